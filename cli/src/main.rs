@@ -1,0 +1,2 @@
+//! tokfence
+fn main() {}
