@@ -1,0 +1,174 @@
+//! Refusals: one closed list of codes, used alike in answers, log rows and metrics.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Why the gateway answered a request itself. The order is the precedence where several apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(
+    missing_docs,
+    reason = "each is named for what it says; `product` documentation lists them with their status"
+)]
+pub enum DenialCode {
+    InvalidRequest,
+    HeaderTooLarge,
+    RequestTimeout,
+    HostNotAllowed,
+    OriginNotAllowed,
+    MethodNotAllowed,
+    UpgradeUnsupported,
+    InvalidRoute,
+    UnknownProvider,
+    MissingCapability,
+    InvalidCapability,
+    RevokedCapability,
+    ExpiredCapability,
+    Killed,
+    ProviderRevoked,
+    RiskRestricted,
+    RateLimited,
+    TooManyConcurrent,
+    EndpointDenied,
+    OutOfScope,
+    RequestTooLarge,
+    UnsupportedMedia,
+    SecretInRequest,
+    ModelPriceUnknown,
+    BudgetExceeded,
+    VaultLocked,
+    MissingKey,
+    StateUnavailable,
+    Overloaded,
+    UpstreamUnreachable,
+    UpstreamTls,
+    UpstreamReset,
+    UpstreamTimeout,
+}
+
+/// A refusal: a code, a sentence for whoever reads it, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    code: DenialCode,
+    message: Cow<'static, str>,
+    hint: Option<Cow<'static, str>>,
+}
+
+impl DenialCode {
+    /// Every code, in order of precedence.
+    pub const ALL: [Self; 33] = [
+        Self::InvalidRequest,
+        Self::HeaderTooLarge,
+        Self::RequestTimeout,
+        Self::HostNotAllowed,
+        Self::OriginNotAllowed,
+        Self::MethodNotAllowed,
+        Self::UpgradeUnsupported,
+        Self::InvalidRoute,
+        Self::UnknownProvider,
+        Self::MissingCapability,
+        Self::InvalidCapability,
+        Self::RevokedCapability,
+        Self::ExpiredCapability,
+        Self::Killed,
+        Self::ProviderRevoked,
+        Self::RiskRestricted,
+        Self::RateLimited,
+        Self::TooManyConcurrent,
+        Self::EndpointDenied,
+        Self::OutOfScope,
+        Self::RequestTooLarge,
+        Self::UnsupportedMedia,
+        Self::SecretInRequest,
+        Self::ModelPriceUnknown,
+        Self::BudgetExceeded,
+        Self::VaultLocked,
+        Self::MissingKey,
+        Self::StateUnavailable,
+        Self::Overloaded,
+        Self::UpstreamUnreachable,
+        Self::UpstreamTls,
+        Self::UpstreamReset,
+        Self::UpstreamTimeout,
+    ];
+
+    /// The stable `snake_case` name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::RequestTimeout => "request_timeout",
+            Self::HostNotAllowed => "host_not_allowed",
+            Self::OriginNotAllowed => "origin_not_allowed",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::UpgradeUnsupported => "upgrade_unsupported",
+            Self::InvalidRoute => "invalid_route",
+            Self::UnknownProvider => "unknown_provider",
+            Self::MissingCapability => "missing_capability",
+            Self::InvalidCapability => "invalid_capability",
+            Self::RevokedCapability => "revoked_capability",
+            Self::ExpiredCapability => "expired_capability",
+            Self::Killed => "killed",
+            Self::ProviderRevoked => "provider_revoked",
+            Self::RiskRestricted => "risk_restricted",
+            Self::RateLimited => "rate_limited",
+            Self::TooManyConcurrent => "too_many_concurrent",
+            Self::EndpointDenied => "endpoint_denied",
+            Self::OutOfScope => "out_of_scope",
+            Self::RequestTooLarge => "request_too_large",
+            Self::UnsupportedMedia => "unsupported_media",
+            Self::SecretInRequest => "secret_in_request",
+            Self::ModelPriceUnknown => "model_price_unknown",
+            Self::BudgetExceeded => "budget_exceeded",
+            Self::VaultLocked => "vault_locked",
+            Self::MissingKey => "missing_key",
+            Self::StateUnavailable => "state_unavailable",
+            Self::Overloaded => "overloaded",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamTls => "upstream_tls",
+            Self::UpstreamReset => "upstream_reset",
+            Self::UpstreamTimeout => "upstream_timeout",
+        }
+    }
+}
+
+impl fmt::Display for DenialCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Denial {
+    /// A refusal. The message must hold nothing secret: it goes to the caller and into the log.
+    pub fn new(code: DenialCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    /// The same refusal with a command or a sentence that helps.
+    #[must_use]
+    pub fn with_hint(self, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> DenialCode {
+        self.code
+    }
+
+    /// What happened, in one sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for Denial {}
