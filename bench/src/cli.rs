@@ -1,0 +1,38 @@
+//! The command line: one subcommand for each role.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::compare::CompareArgs;
+use crate::floor::FloorArgs;
+use crate::load::LoadArgs;
+use crate::mock::MockArgs;
+
+/// Measures what tokfence adds to a request
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Measure direct, floor and tokfence side by side
+    Compare(CompareArgs),
+    /// Generate load and print what it met as JSON
+    Load(LoadArgs),
+    /// Serve as a provider
+    Mock(MockArgs),
+    /// Serve as a bare Pingora proxy
+    Floor(FloorArgs),
+}
+
+pub(crate) fn run() -> Result<()> {
+    match Cli::parse().role {
+        Role::Compare(args) => crate::compare::run(&args),
+        Role::Load(args) => crate::load::run(&args),
+        Role::Mock(args) => crate::mock::run(&args),
+        Role::Floor(args) => crate::floor::run(&args),
+    }
+}

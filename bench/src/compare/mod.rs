@@ -1,0 +1,158 @@
+//! The comparison: sets up mock provider, floor and gateway, lets each round meet all of them in turn, and
+//! reports. Rounds are interleaved and their order rotates, because a machine's speed drifts: what is measured
+//! in one block differs from the next block by more than the subjects differ from each other.
+
+mod rounds;
+mod setup;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::report::{self, Machine, Run, Samples};
+use crate::tokfence;
+use setup::Setup;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// Rounds that count; one more warms up
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Length of each load
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Connections of the json and sse loads
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    connections: u32,
+    /// Requests a second of the open-loop json load
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// Threads of each proxy
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+    /// The gateway's program [default: tokfence beside this program]
+    #[arg(long)]
+    tokfence: Option<PathBuf>,
+    /// Measure only these parts
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Write all numbers to a file as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write the tables to a file as Markdown
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    Json,
+    Sse,
+    Paced,
+    Memory,
+    Start,
+}
+
+impl CompareArgs {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+}
+
+pub(crate) fn run(args: &CompareArgs) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    // Whatever ends the comparison drops its children, and with the gateway's handle its daemon.
+    runtime.block_on(async {
+        tokio::select! {
+            result = compare(args) => result,
+            result = interruption() => result,
+        }
+    })
+}
+
+/// Waits for a signal to end.
+async fn interruption() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for signals")?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
+
+async fn compare(args: &CompareArgs) -> Result<()> {
+    let machine = Machine::of_this();
+    let mut samples = Samples::default();
+    let binary = gateway_binary(args)?;
+    let mut setup = Setup::new(args, binary.as_deref(), &mut samples).await?;
+    rounds::measure_all(args, &mut setup.subjects, &mut samples).await?;
+    let log = setup.logged().await?;
+    let run = Run {
+        machine,
+        tokfence_version: setup.version().await?,
+        is_debug_build: cfg!(debug_assertions),
+        rounds: args.rounds,
+        seconds: args.seconds,
+        connections: args.connections,
+        rate: args.rate,
+        threads: args.threads.into(),
+        answered: log.as_ref().map(|log| log.answered),
+        logged: log.as_ref().and_then(|log| log.logged.requests),
+    };
+    publish(args, &run, &samples)?;
+    match log {
+        None => Ok(()),
+        Some(log) => check_log(&log),
+    }
+}
+
+/// The gateway's program, or none if there is none at the default place.
+fn gateway_binary(args: &CompareArgs) -> Result<Option<PathBuf>> {
+    let binary = args.tokfence.clone().map_or_else(tokfence::default_binary, Ok)?;
+    if tokfence::is_present(&binary) {
+        return Ok(Some(binary));
+    }
+    if args.tokfence.is_some() {
+        bail!("no program at {}", binary.display());
+    }
+    progress(&format!("no tokfence at {}: measuring direct and floor only", binary.display()));
+    Ok(None)
+}
+
+#[expect(clippy::print_stdout, reason = "the report is this command's output")]
+fn publish(args: &CompareArgs, run: &Run, samples: &Samples) -> Result<()> {
+    print!("{}", report::human(run, samples));
+    if let Some(path) = &args.json {
+        let document: Value = report::document(run, samples);
+        write(path, &serde_json::to_string_pretty(&document).context("cannot write the report")?)?;
+    }
+    if let Some(path) = &args.markdown {
+        write(path, &report::markdown(run, samples))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A gateway that is fast because it loses log rows is not fast.
+#[expect(clippy::print_stdout, reason = "the report is this command's output")]
+fn check_log(log: &setup::LogCheck) -> Result<()> {
+    let logged = log.logged.requests;
+    let shown = logged.map_or_else(|| "an unknown number".into(), |count| count.to_string());
+    println!("\nlog: {} requests answered, {shown} logged; the newest: {}", log.answered, log.logged.newest);
+    match logged {
+        Some(count) if count == log.answered => Ok(()),
+        _ => bail!("tokfence answered {} requests and logged {shown}", log.answered),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "progress of a run of minutes")]
+fn progress(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,0 +1,173 @@
+//! One connection's part of the load, and what it found.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use memchr::memmem;
+
+use super::source::{Source, Ticket};
+use super::{LoadArgs, Workload, request_bytes};
+use crate::client::Connection;
+use crate::clock::monotonic_ns;
+use crate::plan::StreamPlan;
+use crate::sse::EventScanner;
+use crate::stats::Latencies;
+
+/// A load that fails this often is not going to recover.
+const ERRORS_MAX: u64 = 20;
+const ERROR_PAUSE: Duration = Duration::from_millis(20);
+
+/// What every worker of a load does.
+#[derive(Debug)]
+pub(super) struct Job {
+    request: Vec<u8>,
+    /// None: a whole answer, no stream.
+    events_expected: Option<u64>,
+    /// Zero unless paced.
+    pub(super) gap: Duration,
+}
+
+impl Job {
+    pub(super) fn new(args: &LoadArgs) -> Self {
+        let gap = match args.workload {
+            Workload::Json | Workload::Sse => Duration::ZERO,
+            Workload::Paced => Duration::from_millis(args.gap_ms),
+        };
+        let plan = (args.workload != Workload::Json).then_some(StreamPlan { events: args.events, gap });
+        Self {
+            request: request_bytes(args.wire, args.address, &args.prefix, &args.credential, plan),
+            events_expected: plan.map(|plan| u64::from(plan.events) + args.wire.framing_events()),
+            gap,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    connection: Connection,
+    job: Arc<Job>,
+    tally: SharedTally,
+    scanner: EventScanner,
+    body: Vec<u8>,
+}
+
+impl Worker {
+    pub(super) async fn connect(address: SocketAddr, job: Arc<Job>, tally: SharedTally) -> Result<Self> {
+        let mut connection = Connection::new(address);
+        connection.connect().await?;
+        Ok(Self { connection, job, tally, scanner: EventScanner::default(), body: Vec::new() })
+    }
+
+    /// Sends until `source` ends. `delay` spreads paced streams over the gap between their events: in step
+    /// with each other they would measure their own queue.
+    pub(super) async fn run(mut self, source: Arc<Source>, delay: Duration) {
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        while let Some(ticket) = source.next().await {
+            if let Err(error) = self.send(ticket).await {
+                if self.tally.update(|tally| tally.add_error(&error)) >= ERRORS_MAX {
+                    break;
+                }
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
+
+    async fn send(&mut self, ticket: Ticket) -> Result<()> {
+        let from_ns = ticket.due_ns.unwrap_or_else(monotonic_ns);
+        match self.job.events_expected {
+            None => self.receive_whole().await?,
+            Some(events) => self.receive_stream(events, from_ns).await?,
+        }
+        let latency_ns = monotonic_ns().saturating_sub(from_ns);
+        self.tally.update(|tally| {
+            tally.requests += 1;
+            tally.latency.record_ns(latency_ns);
+        });
+        Ok(())
+    }
+
+    async fn receive_whole(&mut self) -> Result<()> {
+        self.body.clear();
+        let body = &mut self.body;
+        self.connection
+            .exchange(&self.job.request, &mut |payload, _| body.extend_from_slice(payload))
+            .await?;
+        ensure!(memmem::find(&self.body, b"\"usage\"").is_some(), "an answer without usage");
+        Ok(())
+    }
+
+    async fn receive_stream(&mut self, events_expected: u64, from_ns: u64) -> Result<()> {
+        self.scanner.reset();
+        let is_paced = !self.job.gap.is_zero();
+        let mut first_read_ns = None;
+        let (scanner, tally) = (&mut self.scanner, &self.tally);
+        let mut on_payload = |payload: &[u8], read_ns: u64| {
+            scanner.feed(payload, &mut |event| {
+                first_read_ns.get_or_insert(read_ns);
+                if let (true, Some(sent_ns)) = (is_paced, event.sent_ns) {
+                    tally.update(|tally| tally.event_delay.record_ns(read_ns.saturating_sub(sent_ns)));
+                }
+            });
+        };
+        self.connection.exchange(&self.job.request, &mut on_payload).await?;
+        let events = self.scanner.events();
+        ensure!(
+            events == events_expected && self.scanner.is_complete(),
+            "a stream of {events} events instead of {events_expected}, or without usage or end"
+        );
+        if let Some(read_ns) = first_read_ns {
+            self.tally.update(|tally| tally.first_event.record_ns(read_ns.saturating_sub(from_ns)));
+        }
+        Ok(())
+    }
+}
+
+/// What the workers found.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+    pub(super) first_error: Option<String>,
+    pub(super) latency: Latencies,
+    pub(super) first_event: Latencies,
+    pub(super) event_delay: Latencies,
+}
+
+impl Tally {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            requests: 0,
+            errors: 0,
+            first_error: None,
+            latency: Latencies::new()?,
+            first_event: Latencies::new()?,
+            event_delay: Latencies::new()?,
+        })
+    }
+
+    /// Returns how many there are now.
+    fn add_error(&mut self, error: &anyhow::Error) -> u64 {
+        self.errors += 1;
+        self.first_error.get_or_insert_with(|| format!("{error:#}"));
+        self.errors
+    }
+}
+
+/// One tally for all workers: they share a thread, so nobody waits for the lock, and hundreds of connections
+/// do not need hundreds of histograms.
+#[derive(Debug, Clone)]
+pub(super) struct SharedTally(Arc<Mutex<Tally>>);
+
+impl SharedTally {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(Arc::new(Mutex::new(Tally::new()?))))
+    }
+
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut Tally) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

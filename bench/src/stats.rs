@@ -1,0 +1,117 @@
+//! Medians over rounds, and latency as a distribution.
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+const LATENCY_MAX_NS: u64 = 60_000_000_000;
+const SIGNIFICANT_DIGITS: u8 = 3;
+
+/// The middle value, or the mean of the two in the middle; none of no values.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = *sorted.get(middle)?;
+    if sorted.len() % 2 == 1 {
+        return Some(upper);
+    }
+    Some((sorted[middle - 1] + upper) / 2.0)
+}
+
+/// The median of what `combine` makes of the two values of each round. Both values of a round met the same
+/// state of the machine, so this moves less than `combine` of the two medians.
+pub(crate) fn paired_median(left: &[f64], right: &[f64], combine: impl Fn(f64, f64) -> f64) -> Option<f64> {
+    let pairs: Vec<f64> = left.iter().zip(right).map(|(&l, &r)| combine(l, r)).collect();
+    median(&pairs)
+}
+
+/// Latencies in nanoseconds, 1 ns to 60 s with three significant digits.
+#[derive(Debug)]
+pub(crate) struct Latencies(Histogram<u64>);
+
+impl Latencies {
+    pub(crate) fn new() -> Result<Self> {
+        Histogram::new_with_bounds(1, LATENCY_MAX_NS, SIGNIFICANT_DIGITS)
+            .map(Self)
+            .context("histogram bounds")
+    }
+
+    /// Records one value; what is past the range counts as the end of the range, so it still weighs.
+    pub(crate) fn record_ns(&mut self, latency_ns: u64) {
+        self.0.saturating_record(latency_ns.max(1));
+    }
+
+    pub(crate) fn quantiles(&self) -> Option<Quantiles> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let us = |quantile| ns_to_us(self.0.value_at_quantile(quantile));
+        Some(Quantiles {
+            count: self.0.len(),
+            p50_us: us(0.5),
+            p90_us: us(0.9),
+            p99_us: us(0.99),
+            p999_us: us(0.999),
+            max_us: ns_to_us(self.0.max()),
+        })
+    }
+}
+
+/// A distribution in the form in which it is reported, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Quantiles {
+    pub(crate) count: u64,
+    pub(crate) p50_us: f64,
+    pub(crate) p90_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) max_us: f64,
+}
+
+fn ns_to_us(ns: u64) -> f64 {
+    ns as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_the_middle_value() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0]), Some(3.0));
+        assert_eq!(median(&[9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn a_ratio_is_taken_round_by_round() {
+        // The machine was ten times slower in the second round; the ratio is 2 in each.
+        let ratio = paired_median(&[2.0, 20.0, 2.0], &[1.0, 10.0, 1.0], |subject, floor| subject / floor);
+        assert_eq!(ratio, Some(2.0));
+        assert_eq!(paired_median(&[], &[1.0], |l, r| l / r), None);
+    }
+
+    #[test]
+    fn quantiles_are_those_of_the_recorded_values() {
+        let mut latencies = Latencies::new().expect("bounds hold");
+        assert_eq!(latencies.quantiles(), None);
+        for us in 1..=1000 {
+            latencies.record_ns(us * 1000);
+        }
+        let quantiles = latencies.quantiles().expect("recorded");
+        assert_eq!(quantiles.count, 1000);
+        assert!((quantiles.p50_us - 500.0).abs() <= 1.0, "{quantiles:?}");
+        assert!((quantiles.p99_us - 990.0).abs() <= 1.0, "{quantiles:?}");
+        assert!((quantiles.max_us - 1000.0).abs() <= 1.0, "{quantiles:?}");
+    }
+
+    #[test]
+    fn a_value_past_the_range_still_counts() {
+        let mut latencies = Latencies::new().expect("bounds hold");
+        latencies.record_ns(0);
+        latencies.record_ns(u64::MAX);
+        assert_eq!(latencies.quantiles().map(|q| q.count), Some(2));
+    }
+}

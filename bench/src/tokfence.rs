@@ -1,0 +1,244 @@
+//! The gateway as a subject: set up, started, asked and stopped by its own command line, in a home of its own
+//! that is removed afterwards. All that this program expects of `tokfence` is in this file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use crate::subject::{Name, Subject};
+
+const PASSPHRASE: &str = "bench-passphrase-not-secret";
+const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
+const FIRST_ANSWER_WAIT_MAX: Duration = Duration::from_secs(15);
+const FIRST_ANSWER_POLL: Duration = Duration::from_millis(1);
+/// The gateway logs in batches, so its count may trail the last answer.
+const LOG_WAIT_MAX: Duration = Duration::from_secs(5);
+const LOG_POLL: Duration = Duration::from_millis(100);
+
+/// An initialised home, and the program that serves it.
+#[derive(Debug)]
+pub(crate) struct Tokfence {
+    binary: PathBuf,
+    home: TempDir,
+}
+
+/// `tokfence status --json`
+#[derive(Debug, Deserialize)]
+struct Status {
+    running: bool,
+    address: Option<SocketAddr>,
+    pid: Option<u32>,
+}
+
+/// `tokfence agent mint NAME --json`
+#[derive(Debug, Deserialize)]
+struct Minted {
+    token: String,
+}
+
+/// What the gateway says it logged.
+#[derive(Debug)]
+pub(crate) struct Logged {
+    /// None: the document has no count where one is expected.
+    pub(crate) requests: Option<u64>,
+    pub(crate) newest: Value,
+}
+
+impl Tokfence {
+    /// Makes a home whose provider `openai` is the mock at `upstream`, with `credential` in the vault.
+    pub(crate) async fn set_up(
+        binary: &Path,
+        upstream: SocketAddr,
+        threads: usize,
+        credential: &str,
+    ) -> Result<Self> {
+        let home =
+            tempfile::Builder::new().prefix("tokfence-bench-").tempdir().context("no temporary home")?;
+        let this = Self { binary: binary.to_path_buf(), home };
+        let config = format!(
+            "[daemon]\nport = 0\nthreads = {threads}\n\n[metrics]\nlisten = \"\"\n\n\
+             [providers.openai]\nupstream = \"http://{upstream}\"\nlocal = true\n"
+        );
+        let path = this.home.path().join("config.toml");
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options
+            .open(&path)
+            .and_then(|mut file| file.write_all(config.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        this.run(&["init", "--non-interactive"], None).await?;
+        this.run(&["vault", "add", "openai", "-"], Some(credential)).await?;
+        Ok(this)
+    }
+
+    pub(crate) async fn version(&self) -> Result<String> {
+        Ok(self.run(&["--version"], None).await?.trim().to_owned())
+    }
+
+    /// Starts the daemon for the first time and gives an agent its capability.
+    pub(crate) async fn start(&self) -> Result<Subject> {
+        self.run(&["start", "-d"], None).await?;
+        let (address, pid) = self.status().await?;
+        let minted: Minted = self.query(&["agent", "mint", "bench", "--json"]).await?;
+        Ok(Subject {
+            name: Name::Tokfence,
+            address,
+            prefix: "/openai",
+            credential: minted.token,
+            pid: Some(pid),
+            answered: 0,
+        })
+    }
+
+    /// Stops the daemon, starts it again and returns the time from `tokfence start -d` to the first answer.
+    /// The time includes one `tokfence status`, which finds the port.
+    pub(crate) async fn restart(&self, subject: &mut Subject) -> Result<Duration> {
+        self.run(&["stop"], None).await?;
+        let started = Instant::now();
+        self.run(&["start", "-d"], None).await?;
+        let (address, pid) = self.status().await?;
+        subject.address = address;
+        subject.pid = Some(pid);
+        while let Err(error) = subject.probe().await {
+            if started.elapsed() > FIRST_ANSWER_WAIT_MAX {
+                return Err(error.context(format!("no answer {FIRST_ANSWER_WAIT_MAX:?} after the start")));
+            }
+            sleep(FIRST_ANSWER_POLL).await;
+        }
+        Ok(started.elapsed())
+    }
+
+    /// What was logged, once that is `expected` or the log has had time to catch up.
+    pub(crate) async fn logged(&self, expected: u64) -> Result<Logged> {
+        let started = Instant::now();
+        loop {
+            let stats: Value = self.query(&["stats", "--period", "all", "--json"]).await?;
+            let requests = request_count(&stats);
+            if requests == Some(expected) || started.elapsed() > LOG_WAIT_MAX {
+                let newest = self.query(&["log", "--json", "--limit", "1"]).await?;
+                return Ok(Logged { requests, newest });
+            }
+            sleep(LOG_POLL).await;
+        }
+    }
+
+    async fn status(&self) -> Result<(SocketAddr, u32)> {
+        let status: Status = self.query(&["status", "--json"]).await?;
+        match status {
+            Status { running: true, address: Some(address), pid: Some(pid) } => Ok((address, pid)),
+            Status { .. } => bail!("tokfence is not running after its start: {status:?}"),
+        }
+    }
+
+    async fn query<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
+        let text = self.run(arguments, None).await?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("unexpected output of `tokfence {}`: {text}", arguments.join(" ")))
+    }
+
+    /// Runs a command to its end and returns its stdout.
+    async fn run(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
+        let shown = format!("`tokfence {}`", arguments.join(" "));
+        let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        // Files instead of pipes: a daemon that keeps its parent's stdout would keep a pipe from ending.
+        let mut command = tokio::process::Command::from(self.command(arguments));
+        command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).stdin(input_file(input)?);
+        let mut child = command.spawn().with_context(|| format!("cannot run {}", self.binary.display()))?;
+        let status = timeout(COMMAND_TIME_MAX, child.wait())
+            .await
+            .with_context(|| format!("{shown} did not end in {COMMAND_TIME_MAX:?}"))?
+            .with_context(|| format!("cannot wait for {shown}"))?;
+        ensure!(status.success(), "{shown}: {status}: {}", read_all(&mut stderr)?.trim());
+        read_all(&mut stdout)
+    }
+
+    /// Nothing of the caller's environment reaches the gateway, so that no setting of theirs is measured.
+    fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.binary);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.home.path())
+            .env("TOKFENCE_HOME", self.home.path())
+            .env("TOKFENCE_VAULT_PASSPHRASE", PASSPHRASE)
+            .env("TOKFENCE_VAULT_BACKEND", "file");
+        command
+    }
+}
+
+impl Drop for Tokfence {
+    /// A daemon outlives its parent, so whatever ends a comparison must stop it.
+    fn drop(&mut self) {
+        let mut command = self.command(&["stop"]);
+        // Fails when no daemon runs, which is as good.
+        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+/// The number of requests in the document of `tokfence stats --json`.
+fn request_count(stats: &Value) -> Option<u64> {
+    let places = ["/totals/requests", "/total/requests", "/requests"];
+    places.iter().find_map(|place| stats.pointer(place)?.as_u64())
+}
+
+fn input_file(input: Option<&str>) -> Result<Stdio> {
+    let Some(input) = input else { return Ok(Stdio::null()) };
+    let mut file = tempfile::tempfile()?;
+    file.write_all(input.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+fn read_all(file: &mut File) -> Result<String> {
+    file.rewind()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Where the gateway is unless said otherwise: beside this program.
+pub(crate) fn default_binary() -> Result<PathBuf> {
+    Ok(std::env::current_exe().context("own path is unknown")?.with_file_name("tokfence"))
+}
+
+/// Whether there is a program at `binary`.
+pub(crate) fn is_present(binary: &Path) -> bool {
+    fs::metadata(binary).is_ok_and(|metadata| metadata.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_count_is_found_in_the_totals() {
+        assert_eq!(request_count(&json!({"totals": {"requests": 3}})), Some(3));
+        assert_eq!(request_count(&json!({"total": {"requests": 4}})), Some(4));
+        assert_eq!(request_count(&json!({"requests": 5})), Some(5));
+        assert_eq!(request_count(&json!({"rows": []})), None);
+    }
+
+    #[test]
+    fn documents_of_the_command_line_are_understood() {
+        let status: Status =
+            serde_json::from_str(r#"{"running":true,"address":"127.0.0.1:9","pid":7,"more":1}"#)
+                .expect("status");
+        assert!(status.running);
+        assert_eq!(status.pid, Some(7));
+        let minted: Minted = serde_json::from_str(r#"{"token":"tfk_x"}"#).expect("minted");
+        assert_eq!(minted.token, "tfk_x");
+    }
+}
