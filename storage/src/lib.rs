@@ -1,1 +1,32 @@
-//! storage
+//! All SQL of the project: who may ask for what, and what was asked.
+//!
+//! One SQLite file holds the policy rows (agents, capabilities) and the request log. A [`Store`] is one
+//! connection: it reads everything and writes policy. The log is written by one thread only, the [`Writer`];
+//! requests talk to it through the [`Ledger`], which never touches the database. The invariant: a request that
+//! holds a [`Reservation`] always has room for its row, so nothing that was billed is missing from the log.
+//!
+//! This crate sees no credential in plain text and knows no HTTP.
+
+mod error;
+mod file;
+mod migrations;
+mod store;
+mod capabilities;
+mod agents;
+mod row;
+mod ledger;
+mod fold;
+mod writer;
+mod retention;
+mod query;
+mod stats;
+
+pub use agents::AgentSummary;
+pub use capabilities::{CapabilityFilter, CapabilitySummary, NewCapability, PolicyRows};
+pub use error::{Error, FileFault};
+pub use ledger::{Failure, Health, Ledger, LogState, Reservation};
+pub use query::{InvalidStatus, LogFilter, LogOrder, StatusFilter};
+pub use row::{LogText, LoggedRequest, Outcome, RequestRow, UnknownOutcome};
+pub use stats::{Stats, StatsBy, StatsGroup, StatsQuery, StatsRow};
+pub use store::Store;
+pub use writer::{Writer, WriterConfig};

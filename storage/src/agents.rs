@@ -1,0 +1,100 @@
+//! Agents: the names that capabilities stand for and to which requests are booked.
+
+use policy::{AgentName, NanoUsd, TimestampUs};
+use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
+
+use crate::error::{Doing, Error};
+use crate::row::{parsed, unsigned};
+use crate::store::Store;
+
+/// An agent as a person sees it listed. What was used and spent is counted from the request log, and so reaches
+/// back as far as that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSummary {
+    /// Its name.
+    pub name: AgentName,
+    /// When its first capability was minted.
+    pub created_at: TimestampUs,
+    /// What its maker noted.
+    pub note: Option<String>,
+    /// Capabilities ever minted for it.
+    pub capabilities: u64,
+    /// Capabilities neither revoked nor expired.
+    pub capabilities_active: u64,
+    /// When its last admitted request began.
+    pub last_used_at: Option<TimestampUs>,
+    /// Requests, refused ones included.
+    pub requests: u64,
+    /// What its requests cost, as far as prices are known.
+    pub spent: NanoUsd,
+    /// Requests whose price is unknown, and which `spent` therefore leaves out.
+    pub unpriced: u64,
+}
+
+impl Store {
+    /// Lists agents by name. `now` decides which capabilities are active.
+    ///
+    /// # Errors
+    /// SQLite's failure, or [`Error::Overflow`].
+    pub fn agents(&self, now: TimestampUs) -> Result<Vec<AgentSummary>, Error> {
+        let doing = "list agents";
+        let sql = "
+            WITH used AS (
+                SELECT agent, sum(repeats) AS requests, coalesce(sum(cost_nano_usd), 0) AS spent_nano_usd,
+                       count(*) FILTER (WHERE cost_nano_usd IS NULL AND outcome <> 'refused') AS unpriced,
+                       max(started_at_us) FILTER (WHERE outcome <> 'refused') AS last_used_at_us
+                FROM requests GROUP BY agent),
+            minted AS (
+                SELECT agent, count(*) AS capabilities,
+                       count(*) FILTER (WHERE revoked_at_us IS NULL
+                                        AND (expires_at_us IS NULL OR expires_at_us > ?1)) AS active
+                FROM capabilities GROUP BY agent)
+            SELECT name, created_at_us, note, coalesce(capabilities, 0) AS capabilities,
+                   coalesce(active, 0) AS active, last_used_at_us, coalesce(requests, 0) AS requests,
+                   coalesce(spent_nano_usd, 0) AS spent_nano_usd, coalesce(unpriced, 0) AS unpriced
+            FROM agents LEFT JOIN minted ON minted.agent = name LEFT JOIN used ON used.agent = name
+            ORDER BY name";
+        let mut statement = self.conn.prepare_cached(sql).doing(doing)?;
+        let rows = statement.query_map([now], from_row).doing(doing)?;
+        rows.collect::<rusqlite::Result<_>>().doing(doing)
+    }
+
+    /// Revokes every capability of an agent that is not revoked yet. Answers how many.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchAgent`], or SQLite's failure.
+    pub fn revoke_agent(&mut self, name: &AgentName, reason: &str, now: TimestampUs) -> Result<u64, Error> {
+        let doing = "revoke an agent";
+        self.require_agent(name)?;
+        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let sql = "UPDATE capabilities SET revoked_at_us = ?2, revoke_reason = ?3
+                   WHERE agent = ?1 AND revoked_at_us IS NULL";
+        let revoked = write.execute(sql, params![name.as_str(), now, reason]).doing(doing)?;
+        write.commit().doing(doing)?;
+        Ok(u64::try_from(revoked).unwrap_or(u64::MAX))
+    }
+
+    /// Agents are never deleted, so one that is found stays.
+    pub(crate) fn require_agent(&self, name: &AgentName) -> Result<(), Error> {
+        let sql = "SELECT 1 FROM agents WHERE name = ?1";
+        let known = self.conn.query_row(sql, [name.as_str()], |_| Ok(())).optional();
+        match known.doing("look up an agent")? {
+            Some(()) => Ok(()),
+            None => Err(Error::NoSuchAgent { name: name.clone() }),
+        }
+    }
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<AgentSummary> {
+    Ok(AgentSummary {
+        name: parsed(row, "name")?,
+        created_at: row.get("created_at_us")?,
+        note: row.get("note")?,
+        capabilities: unsigned(row, "capabilities")?,
+        capabilities_active: unsigned(row, "active")?,
+        last_used_at: row.get("last_used_at_us")?,
+        requests: unsigned(row, "requests")?,
+        spent: NanoUsd::from_nanos(row.get("spent_nano_usd")?),
+        unpriced: unsigned(row, "unpriced")?,
+    })
+}

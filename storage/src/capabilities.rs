@@ -1,0 +1,214 @@
+//! Capabilities as rows: minted, revoked, and read whole for the gateway's snapshot.
+
+use policy::{AgentName, Capability, CapabilityId, Scope, TimestampUs};
+use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use crate::error::{Doing, Error};
+use crate::row::{parsed, unreadable};
+use crate::store::Store;
+
+const COLUMNS: &str = "id, secret_hash, agent, providers_json, models_json, routes_json, requires_unix_socket, \
+     created_at_us, expires_at_us, revoked_at_us, revoke_reason";
+
+/// A capability to be minted. The token itself stays with the caller; only its hash comes here.
+#[derive(Clone, Debug)]
+pub struct NewCapability {
+    /// The public part of its token.
+    pub id: CapabilityId,
+    /// SHA-256 of the secret part.
+    pub secret_hash: [u8; 32],
+    /// The agent it stands for; made if there is none of this name.
+    pub agent: AgentName,
+    /// What is remembered about an agent that is made by this; an existing agent keeps its note.
+    pub agent_note: Option<String>,
+    /// What it allows.
+    pub scope: Scope,
+    /// When it ends; `None` is never.
+    pub expires_at: Option<TimestampUs>,
+}
+
+/// Everything the gateway decides by, as of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRows {
+    /// The epoch these rows belong to, see [`Store::policy_epoch`].
+    pub epoch: i64,
+    /// Every capability, ended ones included: their holders are told why they are refused.
+    pub capabilities: Vec<Capability>,
+}
+
+/// Which capabilities to list. The default is all of them.
+#[derive(Clone, Debug, Default)]
+pub struct CapabilityFilter {
+    /// Only those of this agent, which must exist.
+    pub agent: Option<AgentName>,
+    /// Only those neither revoked nor expired at this instant.
+    pub active_at: Option<TimestampUs>,
+}
+
+/// A capability as a person sees it listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapabilitySummary {
+    /// The capability.
+    pub capability: Capability,
+    /// Why it was revoked.
+    pub revoke_reason: Option<String>,
+    /// When the last admitted request in the log was made with it.
+    pub last_used_at: Option<TimestampUs>,
+}
+
+impl Store {
+    /// Stores a new capability, and its agent if that is new.
+    ///
+    /// # Errors
+    /// [`Error::CapabilityExists`], [`Error::ExpiresTooEarly`], or SQLite's failure; nothing is stored then.
+    pub fn mint(&mut self, new: &NewCapability, now: TimestampUs) -> Result<(), Error> {
+        let doing = "mint a capability";
+        if new.expires_at.is_some_and(|end| end <= now) {
+            return Err(Error::ExpiresTooEarly { id: new.id });
+        }
+        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let taken = write
+            .query_row(
+                "SELECT 1 FROM capabilities WHERE id = ?1 OR secret_hash = ?2",
+                params![new.id.as_str(), new.secret_hash],
+                |_| Ok(()),
+            )
+            .optional()
+            .doing(doing)?;
+        if taken.is_some() {
+            return Err(Error::CapabilityExists { id: new.id });
+        }
+        insert(&write, new, now).doing(doing)?;
+        write.commit().doing(doing)
+    }
+
+    /// Revokes one capability for good. Answers whether it still was in force; one that had been revoked before
+    /// keeps its first date and reason.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchCapability`], or SQLite's failure.
+    pub fn revoke_capability(
+        &mut self,
+        id: CapabilityId,
+        reason: &str,
+        now: TimestampUs,
+    ) -> Result<bool, Error> {
+        let doing = "revoke a capability";
+        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let known = write
+            .query_row("SELECT 1 FROM capabilities WHERE id = ?1", [id.as_str()], |_| Ok(()))
+            .optional()
+            .doing(doing)?;
+        if known.is_none() {
+            return Err(Error::NoSuchCapability { id });
+        }
+        let sql = "UPDATE capabilities SET revoked_at_us = ?2, revoke_reason = ?3
+                   WHERE id = ?1 AND revoked_at_us IS NULL";
+        let revoked = write.execute(sql, params![id.as_str(), now, reason]).doing(doing)?;
+        write.commit().doing(doing)?;
+        Ok(revoked == 1)
+    }
+
+    /// Reads all policy as of one moment.
+    ///
+    /// # Errors
+    /// SQLite's failure, or a row that cannot be understood. A caller keeps no half of an answer: it refuses
+    /// requests until this succeeds.
+    pub fn load_policy(&self) -> Result<PolicyRows, Error> {
+        let doing = "load the policy";
+        let read = self.conn.unchecked_transaction().doing(doing)?;
+        let epoch = self.policy_epoch()?;
+        let sql = format!("SELECT {COLUMNS} FROM capabilities ORDER BY id");
+        let mut statement = read.prepare_cached(&sql).doing(doing)?;
+        let rows = statement.query_map([], from_row).doing(doing)?;
+        let capabilities = rows.collect::<rusqlite::Result<_>>().doing(doing)?;
+        Ok(PolicyRows { epoch, capabilities })
+    }
+
+    /// Lists capabilities, newest first.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchAgent`], or SQLite's failure.
+    pub fn capabilities(&self, filter: &CapabilityFilter) -> Result<Vec<CapabilitySummary>, Error> {
+        let doing = "list capabilities";
+        if let Some(name) = &filter.agent {
+            self.require_agent(name)?;
+        }
+        let sql = format!(
+            "SELECT {COLUMNS}, (SELECT started_at_us FROM requests
+                                WHERE capability_id = capabilities.id AND outcome <> 'refused'
+                                ORDER BY started_at_us DESC LIMIT 1) AS last_used_at_us
+             FROM capabilities
+             WHERE (?1 IS NULL OR agent = ?1)
+               AND (?2 IS NULL OR revoked_at_us IS NULL AND (expires_at_us IS NULL OR expires_at_us > ?2))
+             ORDER BY created_at_us DESC, id"
+        );
+        let mut statement = self.conn.prepare_cached(&sql).doing(doing)?;
+        let wanted = params![filter.agent.as_ref().map(AgentName::as_str), filter.active_at];
+        let rows = statement.query_map(wanted, |row| {
+            Ok(CapabilitySummary {
+                capability: from_row(row)?,
+                revoke_reason: row.get("revoke_reason")?,
+                last_used_at: row.get("last_used_at_us")?,
+            })
+        });
+        rows.doing(doing)?.collect::<rusqlite::Result<_>>().doing(doing)
+    }
+}
+
+fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rusqlite::Result<()> {
+    write.execute(
+        "INSERT INTO agents (name, created_at_us, note) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO NOTHING",
+        params![new.agent.as_str(), now, new.agent_note],
+    )?;
+    let scope = &new.scope;
+    write.execute(
+        "INSERT INTO capabilities (id, secret_hash, agent, providers_json, models_json, routes_json,
+                                   requires_unix_socket, created_at_us, expires_at_us)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            new.id.as_str(),
+            new.secret_hash,
+            new.agent.as_str(),
+            json_list(&scope.providers),
+            json_list(&scope.models),
+            json_list(&scope.routes),
+            scope.requires_unix_socket,
+            now,
+            new.expires_at,
+        ],
+    )?;
+    Ok(())
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Capability> {
+    Ok(Capability {
+        id: parsed(row, "id")?,
+        secret_hash: row.get("secret_hash")?,
+        agent: parsed(row, "agent")?,
+        scope: Scope {
+            providers: parsed_list(row, "providers_json")?,
+            models: parsed_list(row, "models_json")?,
+            routes: parsed_list(row, "routes_json")?,
+            requires_unix_socket: row.get("requires_unix_socket")?,
+        },
+        created_at: row.get("created_at_us")?,
+        expires_at: row.get("expires_at_us")?,
+        revoked_at: row.get("revoked_at_us")?,
+    })
+}
+
+fn json_list<T: ToString>(items: &[T]) -> String {
+    serde_json::Value::from_iter(items.iter().map(T::to_string)).to_string()
+}
+
+/// Reads a list of names. One that is not understood fails the whole row: leaving it out could leave the list
+/// empty, which would limit nothing.
+fn parsed_list<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Vec<T>>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    let text: String = row.get(column)?;
+    let items: Vec<String> = serde_json::from_str(&text).map_err(|error| unreadable(row, column, error))?;
+    items.iter().map(|item| item.parse().map_err(|error| unreadable(row, column, error))).collect()
+}

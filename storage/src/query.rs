@@ -1,0 +1,259 @@
+//! Questions to the request log: which requests there were.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use policy::{AgentName, CapabilityId, ModelGlob, ProviderId, TimestampUs};
+use rusqlite::params_from_iter;
+use rusqlite::types::Value;
+
+use crate::error::{Doing, Error};
+use crate::row::{LogText, LoggedRequest, Outcome, from_row, parsed};
+use crate::store::Store;
+
+/// Which requests to show. Conditions that are `None` hold for all.
+#[derive(Clone, Debug)]
+pub struct LogFilter {
+    /// Of this provider.
+    pub provider: Option<ProviderId>,
+    /// For a model that this pattern covers.
+    pub model: Option<ModelGlob>,
+    /// Booked to this agent.
+    pub agent: Option<AgentName>,
+    /// Made with this capability.
+    pub capability: Option<CapabilityId>,
+    /// Answered with this status.
+    pub status: Option<StatusFilter>,
+    /// Ended like this.
+    pub outcome: Option<Outcome>,
+    /// Begun at this instant or later.
+    pub since: Option<TimestampUs>,
+    /// Begun before this instant.
+    pub until: Option<TimestampUs>,
+    /// In which order, and from where.
+    pub order: LogOrder,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// In which order requests are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogOrder {
+    /// The one that ended last comes first.
+    NewestFirst,
+    /// Those after this `seq`, in the order in which they ended. Asking again with the last `seq` that was shown
+    /// misses nothing: rows become visible in the order of their numbers.
+    After(i64),
+}
+
+/// A status, or a class of them: `429`, `4xx`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusFilter {
+    /// Exactly this one.
+    Exact(u16),
+    /// All with this first digit.
+    Class(u8),
+}
+
+/// Text that is neither a status nor a class of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a status is a number from 100 to 599, or a class of them such as `4xx`")]
+pub struct InvalidStatus;
+
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self {
+            provider: None,
+            model: None,
+            agent: None,
+            capability: None,
+            status: None,
+            outcome: None,
+            since: None,
+            until: None,
+            order: LogOrder::NewestFirst,
+            limit: 50,
+        }
+    }
+}
+
+impl FromStr for StatusFilter {
+    type Err = InvalidStatus;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStatus> {
+        match text.as_bytes() {
+            [digit @ b'1'..=b'5', b'x' | b'X', b'x' | b'X'] => Ok(Self::Class(digit - b'0')),
+            [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9'] => {
+                text.parse().map(Self::Exact).map_err(|_| InvalidStatus)
+            }
+            _ => Err(InvalidStatus),
+        }
+    }
+}
+
+impl fmt::Display for StatusFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(status) => write!(f, "{status}"),
+            Self::Class(digit) => write!(f, "{digit}xx"),
+        }
+    }
+}
+
+impl Store {
+    /// The requests in the log that pass the filter.
+    ///
+    /// # Errors
+    /// SQLite's failure.
+    pub fn requests(&self, filter: &LogFilter) -> Result<Vec<LoggedRequest>, Error> {
+        let doing = "read the request log";
+        let (conditions, order) = filter.conditions();
+        let sql = format!("SELECT * FROM requests WHERE {} ORDER BY {order} LIMIT ?", conditions.sql());
+        let mut statement = self.conn.prepare_cached(&sql).doing(doing)?;
+        let values = conditions.values.into_iter().chain([i64::from(filter.limit).into()]);
+        let rows = statement.query_map(params_from_iter(values), from_row).doing(doing)?;
+        rows.collect::<rusqlite::Result<_>>().doing(doing)
+    }
+
+    /// The one request whose id begins with `prefix`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRequest`], [`Error::AmbiguousRequest`], or SQLite's failure.
+    pub fn request(&self, prefix: &str) -> Result<LoggedRequest, Error> {
+        let doing = "look up a request";
+        let shown = || LogText::method(prefix).to_string();
+        let prefix = prefix.to_ascii_uppercase();
+        if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(Error::NoSuchRequest { prefix: shown() });
+        }
+        // `~` sorts behind every letter and digit
+        let sql = "SELECT * FROM requests WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id LIMIT 2";
+        let mut statement = self.conn.prepare_cached(sql).doing(doing)?;
+        let rows = statement.query_map([&prefix], from_row).doing(doing)?;
+        let mut found: Vec<LoggedRequest> = rows.collect::<rusqlite::Result<_>>().doing(doing)?;
+        match (found.pop(), found.pop()) {
+            (Some(request), None) => Ok(request),
+            (None, _) => Err(Error::NoSuchRequest { prefix: shown() }),
+            (Some(_), Some(_)) => Err(Error::AmbiguousRequest { prefix: shown() }),
+        }
+    }
+
+    /// The `seq` of the newest row; 0 when the log is empty. Where `log -f` begins.
+    ///
+    /// # Errors
+    /// SQLite's failure.
+    pub fn latest_seq(&self) -> Result<i64, Error> {
+        let sql = "SELECT coalesce(max(seq), 0) FROM requests";
+        self.conn.query_row(sql, [], |row| row.get(0)).doing("read the request log")
+    }
+
+    /// When each provider in the log was last used by an admitted request.
+    ///
+    /// # Errors
+    /// SQLite's failure.
+    pub fn last_used_by_provider(&self) -> Result<BTreeMap<ProviderId, TimestampUs>, Error> {
+        let doing = "look up when providers were used";
+        // Hops from name to name in the index instead of reading every row.
+        let sql = "
+            WITH RECURSIVE names (provider) AS (
+                SELECT min(provider) FROM requests
+                UNION ALL
+                SELECT (SELECT min(provider) FROM requests WHERE provider > names.provider)
+                FROM names WHERE names.provider IS NOT NULL)
+            SELECT provider, used_at_us FROM (
+                SELECT names.provider,
+                       (SELECT started_at_us FROM requests
+                        WHERE requests.provider = names.provider AND outcome <> 'refused'
+                        ORDER BY started_at_us DESC LIMIT 1) AS used_at_us
+                FROM names WHERE names.provider IS NOT NULL)
+            WHERE used_at_us IS NOT NULL";
+        let mut statement = self.conn.prepare_cached(sql).doing(doing)?;
+        let rows = statement.query_map([], |row| Ok((parsed(row, "provider")?, row.get("used_at_us")?)));
+        rows.doing(doing)?.collect::<rusqlite::Result<_>>().doing(doing)
+    }
+}
+
+/// Conditions and their values, in the same order.
+#[derive(Debug, Default)]
+pub(crate) struct Conditions {
+    texts: Vec<&'static str>,
+    pub(crate) values: Vec<Value>,
+}
+
+impl Conditions {
+    /// Adds a condition with one `?`, unless there is no value for it.
+    pub(crate) fn add(&mut self, text: &'static str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.texts.push(text);
+            self.values.push(value.into());
+        }
+    }
+
+    /// What belongs behind WHERE.
+    pub(crate) fn sql(&self) -> String {
+        if self.texts.is_empty() { "1".to_owned() } else { self.texts.join(" AND ") }
+    }
+}
+
+impl LogFilter {
+    fn conditions(&self) -> (Conditions, &'static str) {
+        let mut all = Conditions::default();
+        all.add("provider = ?", self.provider.as_ref().map(|provider| provider.as_str().to_owned()));
+        all.add("model GLOB ?", self.model.as_ref().map(sqlite_glob));
+        all.add("agent = ?", self.agent.as_ref().map(|agent| agent.as_str().to_owned()));
+        all.add("capability_id = ?", self.capability.map(|id| id.as_str().to_owned()));
+        match self.status {
+            Some(StatusFilter::Exact(status)) => all.add("status = ?", Some(i64::from(status))),
+            Some(StatusFilter::Class(digit)) => all.add("status / 100 = ?", Some(i64::from(digit))),
+            None => {}
+        }
+        all.add("outcome = ?", self.outcome.map(|outcome| outcome.as_str().to_owned()));
+        all.add("started_at_us >= ?", self.since);
+        all.add("started_at_us < ?", self.until);
+        match self.order {
+            LogOrder::NewestFirst => (all, "seq DESC"),
+            LogOrder::After(seq) => {
+                all.add("seq > ?", Some(seq));
+                (all, "seq ASC")
+            }
+        }
+    }
+}
+
+/// Only `*` is special in our patterns; SQLite knows two more signs.
+fn sqlite_glob(glob: &ModelGlob) -> String {
+    let mut pattern = String::new();
+    for c in glob.as_str().chars() {
+        match c {
+            '?' | '[' => pattern.extend(['[', c, ']']),
+            c => pattern.push(c),
+        }
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_status(text: &str, filter: Result<StatusFilter, InvalidStatus>) {
+        assert_eq!(text.parse(), filter, "{text}");
+    }
+
+    #[test]
+    fn a_status_is_exact_or_a_class() {
+        check_status("429", Ok(StatusFilter::Exact(429)));
+        check_status("4xx", Ok(StatusFilter::Class(4)));
+        check_status("5XX", Ok(StatusFilter::Class(5)));
+        for text in ["", "xx", "0xx", "6xx", "44xx", "99", "600", "-1", "+404", "4x", "4xxx"] {
+            check_status(text, Err(InvalidStatus));
+        }
+    }
+
+    #[test]
+    fn only_the_star_is_special_in_a_pattern() {
+        assert_eq!(sqlite_glob(&"gpt-?[a]*".parse().unwrap()), "gpt-[?][[]a]*");
+    }
+}

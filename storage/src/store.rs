@@ -1,0 +1,303 @@
+//! One connection to the database: how it is opened, and how a change of policy is noticed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::{Doing, Error, is_damage};
+use crate::{file, migrations};
+
+/// Versions of SQLite before this one can corrupt a WAL database when two connections checkpoint at the same
+/// moment (<https://www.sqlite.org/wal.html>, "The WAL-reset bug").
+const SQLITE_VERSION_MIN: (i32, &str) = (3_051_003, "3.51.3");
+/// How much of a finished write-ahead log stays on disk for reuse.
+const WAL_BYTES_KEPT: i64 = 64 << 20;
+
+/// A connection that reads everything and writes policy. The request log is written by [`crate::Writer`] only.
+///
+/// It may move between threads but serves one at a time; open one for each thread that needs the database.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) conn: Connection,
+    path: PathBuf,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Reads, and writes policy.
+    Policy,
+    /// Appends to the request log.
+    Log,
+}
+
+impl Store {
+    /// Opens the database, making it (mode 0600) if there is none, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// Refuses a file that is not ours alone, is no database of ours, is damaged, or comes from a newer program;
+    /// such a file is left as it is. Otherwise the failure of the system or of SQLite.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let path = file::resolve(path)?;
+        if !file::check(&path)? {
+            file::create(&path, |draft| {
+                let mut conn = connect_raw(draft)?;
+                migrations::migrate(&mut conn)?;
+                conn.close().map_err(|(_, source)| source).doing("close the new database")
+            })?;
+        }
+        Ok(Self { conn: connect(&path, Role::Policy)?, path })
+    }
+
+    /// Opens the database if there is one, whether or not the gateway is running, and brings its schema up to
+    /// date.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none; otherwise as [`Store::open`].
+    pub fn open_existing(path: &Path) -> Result<Self, Error> {
+        let not_found = || Error::NotFound { path: path.to_owned() };
+        let path = file::resolve(path).map_err(|_| not_found())?;
+        if !file::check(&path)? {
+            return Err(not_found());
+        }
+        Ok(Self { conn: connect(&path, Role::Policy)?, path })
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A number that differs from the last one when another connection has committed anything since: policy or
+    /// log. Costs about a microsecond. What this connection commits does not change it.
+    ///
+    /// # Errors
+    /// SQLite's failure; decisions that depend on policy must then be refused.
+    pub fn data_version(&self) -> Result<i64, Error> {
+        let mut statement = self.conn.prepare_cached("PRAGMA data_version").doing("watch the database")?;
+        statement.query_row([], |row| row.get(0)).doing("watch the database")
+    }
+
+    /// A number that grows with every write to a policy table, by any connection, and with nothing else.
+    ///
+    /// # Errors
+    /// SQLite's failure; decisions that depend on policy must then be refused.
+    pub fn policy_epoch(&self) -> Result<i64, Error> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT epoch FROM policy_epoch").doing("read the policy epoch")?;
+        statement.query_row([], |row| row.get(0)).doing("read the policy epoch")
+    }
+
+    /// Reads the whole database and checks its structure. Takes about a second for a gigabyte; for start-up and
+    /// `doctor`.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] with the first fault found, or SQLite's failure.
+    pub fn verify(&self) -> Result<(), Error> {
+        let damaged = |what| Error::Damaged { path: self.path.clone(), what };
+        match self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+            Ok(verdict) if verdict == "ok" => Ok(()),
+            Ok(fault) => Err(damaged(fault)),
+            Err(error) if is_damage(&error) => Err(damaged(error.to_string())),
+            Err(source) => Err(Error::Sqlite { doing: "check the database", source }),
+        }
+    }
+}
+
+/// Connects to the existing database at `path`, which has been resolved, checks it before anything is written,
+/// and prepares the connection.
+pub(crate) fn connect(path: &Path, role: Role) -> Result<Connection, Error> {
+    let mut conn = connect_raw(path)?;
+    recognise(&conn, path)?;
+    migrations::migrate(&mut conn)?;
+    configure(&conn, role).doing("configure the database")?;
+    Ok(conn)
+}
+
+/// Opens without creating and without following links. Until it is known what the file is, closing it must not
+/// write to it either.
+fn connect_raw(path: &Path) -> Result<Connection, Error> {
+    check_library(rusqlite::version_number())?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let conn = Connection::open_with_flags(path, flags).doing("open the database")?;
+    conn.busy_timeout(Duration::from_secs(5)).doing("open the database")?;
+    Ok(conn)
+}
+
+fn check_library(found: i32) -> Result<(), Error> {
+    let (needed, text) = SQLITE_VERSION_MIN;
+    if found >= needed {
+        return Ok(());
+    }
+    Err(Error::SqliteTooOld { found: rusqlite::version(), needed: text })
+}
+
+/// Refuses what is not a sound database of ours, or one of a newer program, before anything is written.
+fn recognise(conn: &Connection, path: &Path) -> Result<(), Error> {
+    let damaged = |what: String| Error::Damaged { path: path.to_owned(), what };
+    let explain = |source: rusqlite::Error| match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => Error::Foreign { path: path.to_owned() },
+        _ if is_damage(&source) => damaged(source.to_string()),
+        _ => Error::Sqlite { doing: "open the database", source },
+    };
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(explain)?;
+    let application: i64 =
+        conn.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(explain)?;
+    let found = migrations::version(conn).map_err(explain)?;
+    let page_count: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0)).map_err(explain)?;
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(explain)?;
+    if page_count == 0 {
+        return Err(damaged("the file is empty".to_owned()));
+    }
+    if application != migrations::APPLICATION_ID || found < 1 {
+        return Err(Error::Foreign { path: path.to_owned() });
+    }
+    if found > migrations::LATEST {
+        return Err(Error::NewerSchema { path: path.to_owned(), found, known: migrations::LATEST });
+    }
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(explain)?;
+    Ok(())
+}
+
+fn configure(conn: &Connection, role: Role) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.pragma_update(None, "cell_size_check", true)?;
+    conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    conn.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
+    match role {
+        Role::Policy => {
+            // Whoever is told that a revocation is done may cut the power: it must be on the disk.
+            conn.pragma_update(None, "synchronous", "FULL")?;
+            // Copying the log into the database is left to the writer, or to the last one who closes.
+            conn.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))
+        }
+        Role::Log => {
+            // NORMAL survives a crash of the process; a power failure may cost the last rows, never the file.
+            // FULL would sync for every batch (milliseconds each) without making a request any safer: its
+            // answer has left long before its row is written.
+            conn.pragma_update(None, "synchronous", "NORMAL")?;
+            // The writer has its own patience, in which it still hears a shutdown.
+            conn.busy_timeout(Duration::from_millis(250))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn home() -> (tempfile::TempDir, PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("tokfence.db");
+        (home, path)
+    }
+
+    #[track_caller]
+    fn check_refused_untouched(path: &Path, code: &str) {
+        let before = fs::read(path).unwrap();
+        for result in [Store::open(path), Store::open_existing(path)] {
+            let error = result.unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+        }
+        assert_eq!(fs::read(path).unwrap(), before, "the file was changed");
+    }
+
+    #[test]
+    fn the_bundled_library_is_new_enough_and_an_old_one_is_refused() {
+        check_library(rusqlite::version_number()).unwrap();
+        assert_eq!(check_library(3_051_002).unwrap_err().code(), "sqlite_too_old");
+    }
+
+    #[test]
+    fn a_new_database_is_ours_alone_and_opens_again() {
+        let (home, path) = home();
+        assert_eq!(Store::open_existing(&path).unwrap_err().code(), "database_not_found");
+        drop(Store::open(&path).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "nothing else is left");
+        let store = Store::open_existing(&path).unwrap();
+        store.verify().unwrap();
+        assert_eq!(migrations::version(&store.conn).unwrap(), migrations::LATEST);
+        let mode: String = store.conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        assert_eq!(mode, "wal");
+    }
+
+    #[test]
+    fn garbage_is_refused_untouched() {
+        let (_home, path) = home();
+        drop(Store::open(&path).unwrap());
+        fs::write(&path, "not a database, but long enough to be looked at as if it were one".repeat(200))
+            .unwrap();
+        check_refused_untouched(&path, "not_a_database");
+    }
+
+    #[test]
+    fn a_file_cut_short_is_refused_untouched() {
+        let (_home, path) = home();
+        drop(Store::open(&path).unwrap());
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        check_refused_untouched(&path, "database_damaged");
+        fs::write(&path, "").unwrap();
+        check_refused_untouched(&path, "database_damaged");
+        fs::write(&path, &whole[..100]).unwrap();
+        check_refused_untouched(&path, "database_damaged");
+    }
+
+    #[test]
+    fn a_newer_version_and_a_foreign_database_are_refused_untouched() {
+        let (_home, path) = home();
+        let store = Store::open(&path).unwrap();
+        store.conn.pragma_update(None, "user_version", migrations::LATEST + 1).unwrap();
+        drop(store);
+        check_refused_untouched(&path, "unsupported_version");
+        let conn = Connection::open(&path).unwrap();
+        conn.pragma_update(None, "user_version", migrations::LATEST).unwrap();
+        conn.pragma_update(None, "application_id", 7).unwrap();
+        drop(conn);
+        check_refused_untouched(&path, "not_a_database");
+    }
+
+    #[test]
+    fn a_symbolic_link_is_refused() {
+        let (home, path) = home();
+        drop(Store::open(&path).unwrap());
+        let link = home.path().join("link.db");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(Store::open(&link).unwrap_err().code(), "unsafe_file");
+    }
+
+    #[test]
+    fn many_may_open_at_once() {
+        let (_home, path) = home();
+        std::thread::scope(|scope| {
+            let opened: Vec<_> = (0..8).map(|_| scope.spawn(|| Store::open(&path).map(drop))).collect();
+            for thread in opened {
+                thread.join().unwrap().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn damage_inside_is_found_by_verify() {
+        let (_home, path) = home();
+        drop(Store::open(&path).unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        for byte in &mut bytes[middle..] {
+            *byte ^= 0x5a;
+        }
+        fs::write(&path, bytes).unwrap();
+        let found = Store::open(&path).and_then(|store| store.verify()).unwrap_err();
+        assert_eq!(found.code(), "database_damaged", "{found}");
+    }
+}
