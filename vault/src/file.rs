@@ -289,3 +289,57 @@ fn io_error(action: &'static str, path: &Path, source: io::Error) -> Error {
 fn raw(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SystemRandom;
+
+    const SHORT: Duration = Duration::from_millis(50);
+
+    #[test]
+    fn a_held_lock_names_its_holder() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("vault.tfv");
+        let held = WriteLock::acquire(&path, SHORT).expect("free");
+        let error = WriteLock::acquire(&path, SHORT).expect_err("held");
+        assert!(matches!(error, Error::Busy { pid: Some(pid) } if pid == std::process::id()), "{error:?}");
+        drop(held);
+        assert!(WriteLock::acquire(&path, SHORT).is_ok());
+        fs::write(directory.path().join("vault.lock"), "what is this").expect("writes");
+        let _held = WriteLock::acquire(&path, SHORT).expect("free, whatever it says");
+    }
+
+    #[test]
+    fn a_refused_replacement_leaves_the_old_file_and_nothing_else() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("vault.tfv");
+        let lock = WriteLock::acquire(&path, SHORT).expect("free");
+        lock.replace(b"old", &SystemRandom, |_| Ok(())).expect("replaces");
+        let refused = lock.replace(b"new", &SystemRandom, |read_back| {
+            assert_eq!(read_back, b"new");
+            Err(Error::Rekeyed)
+        });
+        assert!(matches!(refused, Err(Error::Rekeyed)));
+        assert_eq!(read(&path).expect("reads").0, b"old");
+        assert_eq!(fs::read_dir(directory.path()).expect("lists").count(), 2, "vault and lock");
+    }
+
+    #[test]
+    fn leftovers_of_dead_writers_are_removed_and_nothing_else_is() {
+        let directory = tempfile::tempdir().expect("directory");
+        let at = |name: &str| directory.path().join(name);
+        for name in ["vault.new.0123456789abcdef", "vault.newer", "other.new.1", "vault.tfv.new.1"] {
+            fs::write(at(name), "x").expect("writes");
+        }
+        drop(WriteLock::acquire(&at("vault.tfv"), SHORT).expect("free"));
+        assert!(!at("vault.new.0123456789abcdef").exists());
+        assert!(at("vault.newer").exists() && at("other.new.1").exists() && at("vault.tfv.new.1").exists());
+    }
+
+    #[test]
+    fn a_vault_cannot_be_its_own_lock() {
+        let error = WriteLock::acquire(Path::new("vault.lock"), SHORT).expect_err("the name is taken");
+        assert_eq!(error.code(), "invalid_entry");
+    }
+}

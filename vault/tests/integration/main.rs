@@ -1,4 +1,8 @@
 //! The vault through its public API, on real files.
 
+mod concurrency;
+mod files;
 mod lifecycle;
 mod support;
+mod transfer;
+mod vectors;
