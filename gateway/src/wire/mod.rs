@@ -1,0 +1,18 @@
+//! What providers' bytes mean: formats, the facts of a request, and the frames and tokens of an answer.
+//!
+//! Nothing here knows HTTP or Pingora. A request body is read once by a strict scanner that takes the few fields
+//! a decision needs; an answer is read piece by piece as it goes by, with memory that does not grow with it.
+//! The meter is built on the second half.
+
+mod format;
+mod request;
+mod rewrite;
+mod hide_usage;
+pub(crate) mod sse;
+pub(crate) mod tokens;
+mod scan;
+
+pub use format::{Framing, UnknownWireFormat, WireFormat};
+pub use hide_usage::HideUsage;
+pub use request::{LimitField, OutputLimit, RequestFacts, RequestFault, request_facts};
+pub use rewrite::{inject_include_usage, limit_output};

@@ -1,0 +1,271 @@
+//! Hot: an incremental JSON tokenizer for answers that go by in pieces.
+//!
+//! It keeps the path to the current value as a stack of places, small values that the reader of the answer defines,
+//! and of each string or number no more than its first bytes. So an event of any size needs the same memory, and
+//! where the pieces are cut changes nothing. It is lenient where the request scanner is strict: the answer passes
+//! whatever it is, and a fault in one event must not hide the usage in the next.
+
+/// Containers whose place is remembered; what is deeper is nowhere.
+const DEPTH_MAX: usize = 64;
+
+/// The longest key, model name or number that is told apart.
+const TEXT_MAX: usize = 128;
+
+/// What takes the values of a JSON text, each with the place it stands at.
+///
+/// The elements of an array stand where the array does.
+pub(crate) trait Leaves {
+    /// Where a value stands, as far as the reader cares.
+    type Place: Copy + PartialEq;
+    /// The place of the text's outermost value.
+    const ROOT: Self::Place;
+    /// The place of all that is of no interest.
+    const NOWHERE: Self::Place;
+
+    /// The place of the member `key` of an object.
+    fn member(&self, object: Self::Place, key: &[u8]) -> Self::Place;
+    /// An object or array begins.
+    fn open(&mut self, place: Self::Place, container: Container);
+    /// A string has ended.
+    fn string(&mut self, place: Self::Place, text: Text<'_>);
+    /// A number, `true`, `false`, `null`, or a word that is no JSON, has ended.
+    fn scalar(&mut self, place: Self::Place, text: Text<'_>);
+    /// The outermost container has ended.
+    fn document_end(&mut self);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Container {
+    Object,
+    Array,
+}
+
+/// An unescaped text: its length in bytes, and its beginning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Text<'a> {
+    pub(crate) length: u64,
+    beginning: &'a [u8],
+}
+
+/// The state between two pieces of a text.
+#[derive(Clone, Debug)]
+pub(crate) struct Tokens<P> {
+    state: State,
+    /// Open containers, also those too deep to be remembered.
+    depth: usize,
+    /// One bit for each remembered container: whether it is an object.
+    objects: u64,
+    places: [P; DEPTH_MAX],
+    /// Where the next value stands.
+    next: P,
+    /// Whether the next string is a key.
+    is_key_next: bool,
+    text: [u8; TEXT_MAX],
+    text_length: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Between,
+    String,
+    /// After a backslash.
+    Escape,
+    /// In `\uXXXX`: the digits read and their value.
+    Unicode {
+        digits: u8,
+        unit: u16,
+    },
+    Scalar,
+}
+
+impl<'a> Text<'a> {
+    /// The text, if it is short enough to be known in full.
+    pub(crate) fn whole(self) -> Option<&'a [u8]> {
+        (u64::try_from(self.beginning.len()) == Ok(self.length)).then_some(self.beginning)
+    }
+}
+
+impl<P: Copy + PartialEq> Tokens<P> {
+    pub(crate) fn new<L: Leaves<Place = P>>() -> Self {
+        Self {
+            state: State::Between,
+            depth: 0,
+            objects: 0,
+            places: [L::NOWHERE; DEPTH_MAX],
+            next: L::ROOT,
+            is_key_next: false,
+            text: [0; TEXT_MAX],
+            text_length: 0,
+        }
+    }
+
+    /// Forgets an unfinished text; the next byte begins another one.
+    pub(crate) fn restart<L: Leaves<Place = P>>(&mut self) {
+        self.state = State::Between;
+        self.depth = 0;
+        self.next = L::ROOT;
+        self.is_key_next = false;
+    }
+
+    /// Reads the next piece.
+    pub(crate) fn feed<L: Leaves<Place = P>>(&mut self, mut bytes: &[u8], leaves: &mut L) {
+        while let Some((first, rest)) = bytes.split_first() {
+            bytes = match self.state {
+                State::Between => {
+                    self.between(*first, leaves);
+                    rest
+                }
+                State::String => self.in_string(bytes, leaves),
+                State::Escape => {
+                    self.escape(*first);
+                    rest
+                }
+                State::Unicode { digits, unit } => {
+                    self.unicode(*first, digits, unit);
+                    rest
+                }
+                State::Scalar => self.in_scalar(bytes, leaves),
+            };
+        }
+    }
+
+    fn between<L: Leaves<Place = P>>(&mut self, byte: u8, leaves: &mut L) {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => {}
+            b'"' => {
+                self.text_length = 0;
+                self.state = State::String;
+            }
+            b'{' => self.open(Container::Object, leaves),
+            b'[' => self.open(Container::Array, leaves),
+            b'}' | b']' => self.close(leaves),
+            b':' => self.is_key_next = false,
+            b',' => self.after_value::<L>(),
+            _ => {
+                self.text_length = 0;
+                self.push(&[byte]);
+                self.state = State::Scalar;
+            }
+        }
+    }
+
+    fn open<L: Leaves<Place = P>>(&mut self, container: Container, leaves: &mut L) {
+        let place = self.next;
+        if place != L::NOWHERE {
+            leaves.open(place, container);
+        }
+        if let Some(slot) = self.places.get_mut(self.depth) {
+            *slot = place;
+            let bit = 1 << self.depth;
+            self.objects =
+                if container == Container::Object { self.objects | bit } else { self.objects & !bit };
+        }
+        self.depth += 1;
+        self.after_value::<L>();
+    }
+
+    fn close<L: Leaves<Place = P>>(&mut self, leaves: &mut L) {
+        self.depth = self.depth.saturating_sub(1);
+        self.is_key_next = false;
+        if self.depth == 0 {
+            self.next = L::ROOT;
+            leaves.document_end();
+        }
+    }
+
+    /// Sets what comes at the start of a container or after a comma in it.
+    fn after_value<L: Leaves<Place = P>>(&mut self) {
+        let innermost = self.depth.checked_sub(1);
+        let is_object = innermost.is_some_and(|at| at < DEPTH_MAX && self.objects >> at & 1 == 1);
+        self.is_key_next = is_object;
+        self.next = match innermost {
+            None => L::ROOT,
+            Some(_) if is_object => L::NOWHERE,
+            Some(at) => self.places.get(at).copied().unwrap_or(L::NOWHERE),
+        };
+    }
+
+    fn in_string<'b, L: Leaves<Place = P>>(&mut self, bytes: &'b [u8], leaves: &mut L) -> &'b [u8] {
+        let run = memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+        self.push(&bytes[..run]);
+        match bytes.get(run) {
+            None => {}
+            Some(b'"') => {
+                self.state = State::Between;
+                self.string_end(leaves);
+            }
+            Some(_) => self.state = State::Escape,
+        }
+        bytes.get(run + 1..).unwrap_or_default()
+    }
+
+    fn string_end<L: Leaves<Place = P>>(&mut self, leaves: &mut L) {
+        if self.is_key_next {
+            let object = self.places[self.depth - 1];
+            let key = if object == L::NOWHERE { None } else { self.text().whole() };
+            self.next = key.map_or(L::NOWHERE, |key| leaves.member(object, key));
+        } else if self.next != L::NOWHERE {
+            leaves.string(self.next, self.text());
+        }
+    }
+
+    fn in_scalar<'b, L: Leaves<Place = P>>(&mut self, bytes: &'b [u8], leaves: &mut L) -> &'b [u8] {
+        let ends = |b: &u8| {
+            matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b':' | b'"' | b'{' | b'[')
+        };
+        let run = bytes.iter().position(ends).unwrap_or(bytes.len());
+        self.push(&bytes[..run]);
+        if run < bytes.len() {
+            self.state = State::Between;
+            if self.next != L::NOWHERE {
+                leaves.scalar(self.next, self.text());
+            }
+        }
+        &bytes[run..]
+    }
+
+    fn escape(&mut self, letter: u8) {
+        self.state = State::String;
+        match letter {
+            b'u' => self.state = State::Unicode { digits: 0, unit: 0 },
+            _ => self.push_char(super::scan::unescape_letter(letter)),
+        }
+    }
+
+    fn unicode(&mut self, digit: u8, digits: u8, unit: u16) {
+        let Some(value) = char::from(digit).to_digit(16).and_then(|value| u16::try_from(value).ok()) else {
+            // No such escape; the string goes on, and no key or number is made of it.
+            self.push_char(char::REPLACEMENT_CHARACTER);
+            self.state = State::String;
+            return;
+        };
+        let unit = unit << 4 | value;
+        if digits < 3 {
+            self.state = State::Unicode { digits: digits + 1, unit };
+            return;
+        }
+        self.state = State::String;
+        match char::from_u32(u32::from(unit)) {
+            Some(char) => self.push_char(char),
+            // Half of a pair, which means a character of four bytes; nothing we tell apart has one.
+            None => self.push(b"??"),
+        }
+    }
+
+    fn push_char(&mut self, char: char) {
+        self.push(char.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let free =
+            usize::try_from(self.text_length).ok().and_then(|at| self.text.get_mut(at..)).unwrap_or_default();
+        let taken = free.len().min(bytes.len());
+        free[..taken].copy_from_slice(&bytes[..taken]);
+        self.text_length = self.text_length.saturating_add(bytes.len() as u64);
+    }
+
+    fn text(&self) -> Text<'_> {
+        let kept = usize::try_from(self.text_length).unwrap_or(TEXT_MAX).min(TEXT_MAX);
+        Text { length: self.text_length, beginning: &self.text[..kept] }
+    }
+}
