@@ -1,0 +1,207 @@
+//! Hot: where in an answer the values stand that the meter reads, for each wire format.
+//!
+//! Array elements stand where their array does, so `choices[0].delta` is `choices.delta`. Sources: the providers' API
+//! references, read 2026-11.
+
+use crate::wire::WireFormat;
+
+/// The place of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Nowhere,
+    Root,
+    /// An object that holds a whole answer: of the Responses API's last event, of Cohere 1's.
+    Response,
+    /// Anthropic's `message_start.message`.
+    Message,
+    /// `choices` or `candidates`.
+    Choices,
+    /// Cohere's `delta`.
+    Delta,
+    /// Generated text, or an object with such text in it.
+    Text,
+    XGroq,
+    /// The object with the counts.
+    Usage,
+    InputDetails,
+    OutputDetails,
+    CacheCreation,
+    /// Cohere's `billed_units` and its `tokens`, of which the first are the ones to pay.
+    Billed,
+    Unbilled,
+    Meta,
+    CostDetails,
+    Count(Counted),
+    /// `usage.cost`: an amount, or with Perplexity an object.
+    Cost,
+    IsByok,
+    UpstreamCost,
+    Model,
+    ServiceTier,
+    /// The event's type.
+    Type,
+    FinishReason,
+    Done,
+    Error,
+}
+
+/// The counts that reports are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    Input,
+    Output,
+    Total,
+    CacheRead,
+    CacheWrite,
+    CacheWrite5m,
+    CacheWrite1h,
+    /// A part of the output.
+    Reasoning,
+    /// Output that `Output` does not include.
+    Thoughts,
+    /// Input that `Input` does not include.
+    ToolInput,
+    UnbilledInput,
+    UnbilledOutput,
+}
+
+impl Counted {
+    pub(super) const COUNT: usize = Self::UnbilledOutput as usize + 1;
+}
+
+/// The place of the member `key` of the object at `object`.
+pub(super) fn member(wire: WireFormat, object: Place, key: &[u8]) -> Place {
+    if object == Place::Text {
+        return text_member(key);
+    }
+    let own = match wire {
+        WireFormat::OpenAi => None,
+        // The one format that shares OpenAI's names and means other things by them.
+        WireFormat::Anthropic => return anthropic(object, key),
+        WireFormat::Google => google(object, key),
+        WireFormat::Ollama => ollama(object, key),
+        WireFormat::Cohere => cohere(object, key),
+    };
+    own.unwrap_or_else(|| openai(object, key))
+}
+
+/// Strings in generated content count as text, whatever they are called, but for what was not generated.
+fn text_member(key: &[u8]) -> Place {
+    match key {
+        b"role" | b"type" | b"object" | b"status" | b"id" | b"call_id" | b"data" | b"mimeType"
+        | b"signature" | b"thoughtSignature" | b"encrypted_content" | b"stop_reason" | b"stop_sequence"
+        | b"finish_reason" => Place::Nowhere,
+        // OpenRouter repeats the text of `reasoning` in it.
+        b"reasoning_details" => Place::Nowhere,
+        _ => Place::Text,
+    }
+}
+
+fn openai(object: Place, key: &[u8]) -> Place {
+    match (object, key) {
+        (Place::Root | Place::Response | Place::XGroq, b"usage") => Place::Usage,
+        (Place::Root | Place::Response, b"model") => Place::Model,
+        (Place::Root | Place::Response, b"service_tier") => Place::ServiceTier,
+        (Place::Root, b"choices") => Place::Choices,
+        (Place::Root, b"delta" | b"output") => Place::Text,
+        (Place::Root, b"response") => Place::Response,
+        (Place::Root, b"x_groq") => Place::XGroq,
+        (Place::Root, b"type") => Place::Type,
+        (Place::Root, b"error") => Place::Error,
+        (Place::Choices, b"delta" | b"message" | b"text") => Place::Text,
+        (Place::Choices, b"finish_reason") => Place::FinishReason,
+        (Place::Usage, key) => openai_usage(key),
+        // `cache_write_tokens` is OpenRouter's; they are among the prompt tokens, like the cached ones.
+        (Place::InputDetails, b"cached_tokens") => Place::Count(Counted::CacheRead),
+        (Place::InputDetails, b"cache_write_tokens") => Place::Count(Counted::CacheWrite),
+        (Place::OutputDetails, b"reasoning_tokens") => Place::Count(Counted::Reasoning),
+        (Place::Cost, b"total_cost") => Place::Cost,
+        (Place::CostDetails, b"upstream_inference_cost") => Place::UpstreamCost,
+        _ => Place::Nowhere,
+    }
+}
+
+fn openai_usage(key: &[u8]) -> Place {
+    match key {
+        b"prompt_tokens" | b"input_tokens" => Place::Count(Counted::Input),
+        b"completion_tokens" | b"output_tokens" => Place::Count(Counted::Output),
+        b"total_tokens" => Place::Count(Counted::Total),
+        b"prompt_tokens_details" | b"input_tokens_details" => Place::InputDetails,
+        b"completion_tokens_details" | b"output_tokens_details" => Place::OutputDetails,
+        // DeepSeek's, Moonshot's, Mistral's.
+        b"prompt_cache_hit_tokens" | b"cached_tokens" | b"num_cached_tokens" => {
+            Place::Count(Counted::CacheRead)
+        }
+        b"cost" => Place::Cost,
+        b"cost_details" => Place::CostDetails,
+        b"is_byok" => Place::IsByok,
+        _ => Place::Nowhere,
+    }
+}
+
+fn anthropic(object: Place, key: &[u8]) -> Place {
+    match (object, key) {
+        (Place::Root | Place::Message, b"usage") => Place::Usage,
+        (Place::Root | Place::Message, b"model") => Place::Model,
+        (Place::Root, b"message") => Place::Message,
+        (Place::Root, b"delta" | b"content") => Place::Text,
+        (Place::Root, b"type") => Place::Type,
+        (Place::Root, b"error") => Place::Error,
+        (Place::Usage, b"input_tokens") => Place::Count(Counted::Input),
+        (Place::Usage, b"output_tokens") => Place::Count(Counted::Output),
+        (Place::Usage, b"cache_read_input_tokens") => Place::Count(Counted::CacheRead),
+        (Place::Usage, b"cache_creation_input_tokens") => Place::Count(Counted::CacheWrite),
+        (Place::Usage, b"cache_creation") => Place::CacheCreation,
+        (Place::Usage, b"service_tier") => Place::ServiceTier,
+        (Place::CacheCreation, b"ephemeral_5m_input_tokens") => Place::Count(Counted::CacheWrite5m),
+        (Place::CacheCreation, b"ephemeral_1h_input_tokens") => Place::Count(Counted::CacheWrite1h),
+        _ => Place::Nowhere,
+    }
+}
+
+fn google(object: Place, key: &[u8]) -> Option<Place> {
+    Some(match (object, key) {
+        // The Code Assist endpoint wraps each answer.
+        (Place::Root, b"response") => Place::Root,
+        (Place::Root, b"usageMetadata") => Place::Usage,
+        (Place::Root, b"modelVersion") => Place::Model,
+        (Place::Root, b"candidates") => Place::Choices,
+        (Place::Choices, b"content") => Place::Text,
+        (Place::Choices, b"finishReason") => Place::FinishReason,
+        (Place::Usage, b"promptTokenCount") => Place::Count(Counted::Input),
+        (Place::Usage, b"candidatesTokenCount") => Place::Count(Counted::Output),
+        (Place::Usage, b"thoughtsTokenCount") => Place::Count(Counted::Thoughts),
+        (Place::Usage, b"toolUsePromptTokenCount") => Place::Count(Counted::ToolInput),
+        (Place::Usage, b"cachedContentTokenCount") => Place::Count(Counted::CacheRead),
+        (Place::Usage, b"totalTokenCount") => Place::Count(Counted::Total),
+        _ => return None,
+    })
+}
+
+fn ollama(object: Place, key: &[u8]) -> Option<Place> {
+    Some(match (object, key) {
+        (Place::Root, b"prompt_eval_count") => Place::Count(Counted::Input),
+        (Place::Root, b"eval_count") => Place::Count(Counted::Output),
+        (Place::Root, b"message" | b"thinking") => Place::Text,
+        (Place::Root, b"done") => Place::Done,
+        _ => return None,
+    })
+}
+
+fn cohere(object: Place, key: &[u8]) -> Option<Place> {
+    Some(match (object, key) {
+        (Place::Root | Place::Response, b"meta") => Place::Meta,
+        (Place::Root, b"delta") => Place::Delta,
+        (Place::Root, b"message" | b"text") | (Place::Delta, b"message") => Place::Text,
+        (Place::Root, b"event_type") => Place::Type,
+        (Place::Delta, b"usage") => Place::Usage,
+        (Place::Delta, b"finish_reason") => Place::FinishReason,
+        (Place::Usage | Place::Meta, b"billed_units") => Place::Billed,
+        (Place::Usage | Place::Meta, b"tokens") => Place::Unbilled,
+        (Place::Billed, b"input_tokens") => Place::Count(Counted::Input),
+        (Place::Billed, b"output_tokens") => Place::Count(Counted::Output),
+        (Place::Unbilled, b"input_tokens") => Place::Count(Counted::UnbilledInput),
+        (Place::Unbilled, b"output_tokens") => Place::Count(Counted::UnbilledOutput),
+        _ => return None,
+    })
+}

@@ -1,0 +1,202 @@
+//! Hot: collects the values of an answer, and at its end makes one usage of them.
+
+use policy::{NanoUsd, Usage};
+
+use super::number::{self, Count};
+use super::places::{self, Counted, Place};
+use super::{Ending, Metered};
+use crate::wire::tokens::{Container, Leaves, Text};
+use crate::wire::{Framing, WireFormat};
+
+/// What was read so far. Of everything but the text, the last value holds.
+#[derive(Debug)]
+pub(super) struct Report {
+    wire: WireFormat,
+    framing: Framing,
+    counts: [Option<u64>; Counted::COUNT],
+    cost: Option<NanoUsd>,
+    upstream_cost: Option<NanoUsd>,
+    is_byok: bool,
+    model: Option<String>,
+    service_tier: Option<String>,
+    text_bytes: u64,
+    ending: Ending,
+    has_bad_numbers: bool,
+}
+
+impl Report {
+    pub(super) fn new(wire: WireFormat, framing: Framing) -> Self {
+        Self {
+            wire,
+            framing,
+            counts: [None; Counted::COUNT],
+            cost: None,
+            upstream_cost: None,
+            is_byok: false,
+            model: None,
+            service_tier: None,
+            text_bytes: 0,
+            ending: Ending::Open,
+            has_bad_numbers: false,
+        }
+    }
+
+    pub(super) fn output_text_bytes(&self) -> u64 {
+        self.text_bytes
+    }
+
+    pub(super) fn metered(&self) -> Metered {
+        Metered {
+            usage: self.usage(),
+            model: self.model.clone(),
+            service_tier: self.service_tier.clone(),
+            reported_cost: self.reported_cost(),
+            output_text_bytes: self.text_bytes,
+            ending: self.ending,
+            has_bad_numbers: self.has_bad_numbers,
+        }
+    }
+
+    /// With the caller's own key at the upstream, OpenRouter's cost is its fee alone.
+    fn reported_cost(&self) -> Option<NanoUsd> {
+        match self.upstream_cost {
+            Some(upstream) if self.is_byok => self.cost?.checked_add(upstream).ok(),
+            Some(_) | None => self.cost,
+        }
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        let count = |counted: Counted| self.counts[counted as usize];
+        let (mut input, mut output) = (count(Counted::Input), count(Counted::Output));
+        if input.is_none() && output.is_none() {
+            (input, output) = (count(Counted::UnbilledInput), count(Counted::UnbilledOutput));
+        }
+        if input.is_none() && output.is_none() {
+            // Some embedding endpoints report nothing but a total.
+            input = Some(count(Counted::Total)?);
+        }
+        let or_zero = |counted: Counted| count(counted).unwrap_or(0);
+        let input = input.unwrap_or(0).saturating_add(or_zero(Counted::ToolInput));
+        let output = output.unwrap_or(0).saturating_add(or_zero(Counted::Thoughts));
+        // xAI and Gemini's OpenAI-compatible route leave reasoning out of the output, but not out of the total.
+        let rest = or_zero(Counted::Total).saturating_sub(input.saturating_add(output));
+        let output = output.saturating_add(rest);
+        let reasoning = or_zero(Counted::Reasoning).saturating_add(or_zero(Counted::Thoughts)).min(output);
+        Some(Usage { output, reasoning, ..self.input_kinds(input) })
+    }
+
+    /// Splits the input into its disjoint kinds.
+    fn input_kinds(&self, reported: u64) -> Usage {
+        let or_zero = |counted: Counted| self.counts[counted as usize].unwrap_or(0);
+        let cache_read = or_zero(Counted::CacheRead);
+        let cache_write_1h = or_zero(Counted::CacheWrite1h);
+        // Without a split, and for what the split leaves over, the provider's ordinary lifetime holds.
+        let unsplit = or_zero(Counted::CacheWrite).saturating_sub(cache_write_1h);
+        let cache_write_5m = or_zero(Counted::CacheWrite5m).max(unsplit);
+        let cached = cache_read.saturating_add(cache_write_5m).saturating_add(cache_write_1h);
+        let input = match self.wire {
+            WireFormat::Anthropic => reported,
+            WireFormat::OpenAi | WireFormat::Google | WireFormat::Ollama | WireFormat::Cohere => {
+                reported.saturating_sub(cached)
+            }
+        };
+        Usage { input, cache_read, cache_write_5m, cache_write_1h, ..Usage::default() }
+    }
+
+    fn count(&mut self, counted: Counted, text: Text<'_>) {
+        let slot = &mut self.counts[counted as usize];
+        match text.whole().map_or(Count::Bad, number::count) {
+            Count::Is(count) => *slot = Some(count),
+            Count::Clamped(count) => {
+                *slot = Some(count);
+                self.has_bad_numbers = true;
+            }
+            Count::Missing => {}
+            Count::Bad => self.has_bad_numbers = true,
+        }
+    }
+
+    fn usd(&mut self, text: Text<'_>) -> Option<NanoUsd> {
+        let text = text.whole().filter(|text| *text != b"null");
+        let amount = text.and_then(number::usd);
+        self.has_bad_numbers |= text.is_some() && amount.is_none();
+        amount
+    }
+
+    fn event_type(&mut self, text: Text<'_>) {
+        match text.whole() {
+            Some(
+                b"message_stop"
+                | b"response.completed"
+                | b"response.incomplete"
+                | b"message-end"
+                | b"stream-end",
+            ) => {
+                self.complete();
+            }
+            Some(b"error" | b"response.failed") => self.ending = Ending::Error,
+            _ => {}
+        }
+    }
+
+    /// An error stays one, whatever follows.
+    fn complete(&mut self) {
+        if self.ending == Ending::Open {
+            self.ending = Ending::Complete;
+        }
+    }
+}
+
+impl Leaves for Report {
+    type Place = Place;
+    const ROOT: Place = Place::Root;
+    const NOWHERE: Place = Place::Nowhere;
+
+    fn member(&self, object: Place, key: &[u8]) -> Place {
+        places::member(self.wire, object, key)
+    }
+
+    fn open(&mut self, place: Place, _: Container) {
+        match place {
+            Place::Error => self.ending = Ending::Error,
+            Place::Count(_) => self.has_bad_numbers = true,
+            _ => {}
+        }
+    }
+
+    fn string(&mut self, place: Place, text: Text<'_>) {
+        let name = || text.whole().and_then(|text| String::from_utf8(text.to_vec()).ok());
+        match place {
+            // `response` is Ollama's text, and an object elsewhere.
+            Place::Text | Place::Response => self.text_bytes = self.text_bytes.saturating_add(text.length),
+            Place::Model if self.model.as_deref().map(str::as_bytes) != text.whole() => self.model = name(),
+            Place::ServiceTier if self.service_tier.as_deref().map(str::as_bytes) != text.whole() => {
+                self.service_tier = name();
+            }
+            Place::Type => self.event_type(text),
+            Place::FinishReason => self.complete(),
+            Place::Error => self.ending = Ending::Error,
+            Place::Count(_) | Place::Cost | Place::UpstreamCost => self.has_bad_numbers = true,
+            _ => {}
+        }
+    }
+
+    fn scalar(&mut self, place: Place, text: Text<'_>) {
+        match place {
+            Place::Count(counted) => self.count(counted, text),
+            Place::Cost => self.cost = self.usd(text).or(self.cost),
+            Place::UpstreamCost => self.upstream_cost = self.usd(text).or(self.upstream_cost),
+            Place::IsByok => self.is_byok = text.whole() == Some(b"true"),
+            Place::Done if text.whole() == Some(b"true") => self.complete(),
+            // `data: [DONE]` reads as an array with a word in it.
+            Place::Root if text.whole() == Some(b"DONE") => self.complete(),
+            _ => {}
+        }
+    }
+
+    fn document_end(&mut self) {
+        if self.framing == Framing::Json {
+            self.complete();
+        }
+    }
+}
