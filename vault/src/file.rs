@@ -142,6 +142,9 @@ impl WriteLock {
         drop(file);
         let (read_back, stamp) = read(temporary)?;
         verify(&read_back)?;
+        // A file system that cannot sync a directory must be found out while the old file is still in place: after the
+        // rename an error would leave the caller with a vault it believes unchanged.
+        sync_directory(&self.directory)?;
         fs::rename(temporary, &self.path).map_err(|source| io_error("replace", &self.path, source))?;
         Ok(stamp)
     }

@@ -352,3 +352,69 @@ impl<'a> Reader<'a> {
         if self.bytes.is_empty() { Ok(()) } else { Err(otherwise) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_wrapped() -> impl Strategy<Value = WrappedKey> {
+        let parts = (any::<[u8; 16]>(), any::<[u8; 24]>(), prop::array::uniform::<_, 48>(any::<u8>()));
+        parts.prop_map(|(salt, nonce, sealed)| WrappedKey { salt, nonce, sealed })
+    }
+
+    fn any_slot() -> impl Strategy<Value = Slot> {
+        let hint = || "[^\\p{Cc}]{0,16}";
+        prop_oneof![
+            (any::<(u32, u32, u8)>(), any_wrapped()).prop_map(|((m_kib, t, p), wrapped)| {
+                Slot::Passphrase { cost: KdfCost::from_file(m_kib, t, p), wrapped }
+            }),
+            (hint(), any_wrapped()).prop_map(|(hint, wrapped)| Slot::Keyring { hint, wrapped }),
+            (hint(), any_wrapped()).prop_map(|(hint, wrapped)| Slot::Recovery { hint, wrapped }),
+            (5u8.., prop::collection::vec(any::<u8>(), 0..40))
+                .prop_map(|(type_id, body)| Slot::Unknown { type_id, body }),
+        ]
+    }
+
+    prop_compose! {
+        fn any_file()(
+            ids in any::<([u8; 16], u64)>(),
+            mut slots in prop::collection::vec(any_slot(), 1..=SLOTS_MAX),
+            commitment in any::<[u8; 32]>(),
+            payload_nonce in any::<[u8; 24]>(),
+            blocks in 1usize..4,
+        ) -> SealedFile {
+            slots.sort_by_key(Slot::kind);
+            slots.dedup_by_key(|slot| slot.kind());
+            let header = Header { vault_id: ids.0, generation: ids.1, slots, commitment };
+            let header_bytes = header.encode().expect("within the limits");
+            SealedFile { header, header_bytes, payload_nonce, payload: vec![7; blocks * BLOCK_BYTES + TAG_BYTES] }
+        }
+    }
+
+    fn bytes_of(file: &SealedFile) -> Vec<u8> {
+        [file.header_bytes.as_slice(), &file.payload_nonce, &file.payload].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_gives_back_what_was_encoded(file in any_file()) {
+            let bytes = bytes_of(&file);
+            prop_assert_eq!(peek(&bytes[..PEEK_BYTES]).expect("peeks"), (file.header.vault_id, file.header.generation));
+            prop_assert_eq!(decode(&bytes).expect("decodes"), file);
+        }
+
+        #[test]
+        fn accepted_bytes_are_canonical(file in any_file(), edits in prop::collection::vec((0usize..300, any::<u8>()), 1..4)) {
+            let mut bytes = bytes_of(&file);
+            for (at, value) in edits {
+                bytes[at] = value;
+            }
+            if let Ok(decoded) = decode(&bytes) {
+                prop_assert_eq!(decoded.header.encode().expect("encodes"), decoded.header_bytes.clone());
+                prop_assert_eq!(bytes_of(&decoded), bytes);
+            }
+        }
+    }
+}

@@ -26,7 +26,8 @@ pub(crate) trait SecretStore: Send + Sync {
 
 /// Whether a keyring answers, found out by asking it for an item that does not exist. Takes at most two seconds.
 ///
-/// A positive answer does not promise that storing will work; [`crate::Vault::create`] finds that out.
+/// A keyring service that could not be reached is not looked for again while the program runs; one that starts later is
+/// found by the next program. A positive answer does not promise that storing will work; [`crate::Vault::create`] finds that out.
 ///
 /// # Errors
 /// [`Error::KeyringUnavailable`] with the reason.

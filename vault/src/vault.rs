@@ -49,6 +49,11 @@ pub struct SlotInfo {
 }
 
 impl Description {
+    /// The vault's identity as 32 hexadecimal digits.
+    pub fn vault_id_hex(&self) -> String {
+        self.vault_id.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Whether the vault has a slot of this kind.
     pub fn has(&self, kind: SlotKind) -> bool {
         self.slots.iter().any(|slot| slot.kind == kind)
