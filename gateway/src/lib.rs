@@ -1,1 +1,39 @@
-//! gateway
+//! The gateway: what stands between callers and providers.
+//!
+//! Read it along a request: `guard` and `framing` look at raw bytes, `proxy` is the request's life phase by
+//! phase, and the modules after it are what the phases call. `config`, `catalogue` and `state` are what a
+//! request finds in place; `server`, `daemon` and `control` are how a process is started, changed and stopped.
+//!
+//! This crate knows no SQL, derives no keys and never prints.
+
+pub mod home;
+pub mod config;
+pub mod catalogue;
+mod state;
+
+mod framing;
+mod guard;
+mod listen;
+
+mod proxy;
+mod context;
+mod boundary;
+mod route;
+mod authenticate;
+mod body;
+mod headers;
+mod upstream;
+mod respond;
+
+pub mod wire;
+pub mod meter;
+
+pub mod control;
+mod daemon;
+mod server;
+
+pub use daemon::{DaemonError, embedded_prices};
+pub use home::Home;
+pub use listen::ListenError;
+pub use server::{ServeError, ServeOptions, Serving, serve};
+pub use upstream::UpstreamError;

@@ -1,0 +1,380 @@
+//! The configuration: what was typed (`config.toml`) becomes what it means, whole or not at all.
+//!
+//! Every key is optional and has its default here, in one place. Unknown keys are faults, because a misspelt
+//! limit is no limit. All faults of a file are reported at once, with their lines.
+
+mod reader;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use policy::ProviderId;
+use vault::Origin;
+
+use crate::catalogue::{AuthStyle, Catalogue, Provider};
+use crate::wire::WireFormat;
+pub use reader::{Fault, parse_duration};
+use reader::{Reader, Section, boolean, duration, integer, size, text, text_table, texts};
+
+/// A whole, checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the gateway listens and how it ends.
+    pub daemon: Daemon,
+    /// Who may call.
+    pub security: Security,
+    /// What a caller may take up.
+    pub limits: Limits,
+    /// Where requests are logged and for how long.
+    pub logging: Logging,
+    /// Every provider, built in or configured, by name; aliases are names of their own.
+    pub providers: HashMap<ProviderId, std::sync::Arc<Provider>>,
+    /// Old or needless keys that were read, and what replaced them.
+    pub notes: Vec<String>,
+}
+
+/// `[daemon]`
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// The TCP address; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The data socket.
+    pub socket_path: PathBuf,
+    /// Values of `Host` that are served beside the loopback names.
+    pub allowed_hosts: Vec<String>,
+    /// Values of `Origin` that are served; browsers are refused otherwise.
+    pub allowed_origins: Vec<String>,
+    /// How long running requests may go on after a stop.
+    pub shutdown_grace: Duration,
+    /// Worker threads; at least 1.
+    pub threads: usize,
+}
+
+/// `[security]`
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// Whether a caller without a capability is refused; otherwise it is the agent `anonymous`.
+    pub require_capability: bool,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The largest request body, in bytes.
+    pub request_body_bytes: u64,
+    /// The largest head of a request, in bytes.
+    pub header_bytes: usize,
+    /// Open connections of callers.
+    pub connections: usize,
+    /// All buffered bodies together, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// `[logging]`
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// The database.
+    pub db_path: PathBuf,
+    /// After how many days rows are removed; `None` keeps them.
+    pub retention_days: Option<u32>,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file says something that cannot be.
+    #[error("{} {}", path.display(), list(faults))]
+    Faults {
+        /// The file.
+        path: PathBuf,
+        /// Everything that is wrong with it.
+        faults: Vec<Fault>,
+    },
+}
+
+fn list(faults: &[Fault]) -> String {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("\n  {fault}")).collect();
+    let count =
+        if faults.len() == 1 { "has a fault".to_owned() } else { format!("has {} faults", faults.len()) };
+    format!("{count}:{}", lines.concat())
+}
+
+impl Config {
+    /// Reads `path`; a file that does not exist means that everything is as by default. Relative paths and a
+    /// leading `~/.tokfence` in values are taken from `home`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault of the file.
+    pub fn load(path: &Path, home: &Path) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(ConfigError::Io { path: path.to_owned(), source }),
+        };
+        Self::parse(&text, home).map_err(|faults| ConfigError::Faults { path: path.to_owned(), faults })
+    }
+
+    /// Reads a configuration from its text.
+    ///
+    /// # Errors
+    /// Every fault of the text.
+    pub fn parse(text: &str, home: &Path) -> Result<Self, Vec<Fault>> {
+        let mut reader = Reader::new(text);
+        let Some(document) = reader.parse() else { return Err(reader.into_faults()) };
+        let mut root = Section::root(document.as_table());
+        let mut notes = Vec::new();
+        let config = Self {
+            daemon: read_daemon(&mut reader, &mut root, home, &mut notes),
+            security: read_security(&mut reader, &mut root),
+            limits: read_limits(&mut reader, &mut root),
+            logging: read_logging(&mut reader, &mut root, home),
+            providers: read_providers(&mut reader, &mut root, home),
+            notes: Vec::new(),
+        };
+        read_metrics(&mut reader, &mut root);
+        read_former_tables(&mut root, &mut notes);
+        reader.finish(root);
+        let faults = reader.into_faults();
+        if faults.is_empty() { Ok(Self { notes, ..config }) } else { Err(faults) }
+    }
+
+    /// The provider of a name or an alias.
+    pub fn provider(&self, name: &str) -> Option<&std::sync::Arc<Provider>> {
+        self.providers.get(&name.parse::<ProviderId>().ok()?)
+    }
+}
+
+fn read_daemon(
+    reader: &mut Reader<'_>,
+    root: &mut Section<'_>,
+    home: &Path,
+    notes: &mut Vec<String>,
+) -> Daemon {
+    let mut section = reader.section(root, "daemon");
+    let allow_remote = reader.value(&mut section, "allow_remote", boolean).unwrap_or(false);
+    let host = reader.value(&mut section, "host", |value| {
+        let address = text(value)?.parse::<IpAddr>().map_err(|_| "must be an IP address".to_owned())?;
+        if address.is_loopback() || allow_remote {
+            return Ok(address);
+        }
+        Err(format!(
+            "{address} can be reached from other machines; set `allow_remote = true` if that is meant"
+        ))
+    });
+    let port = reader.value(&mut section, "port", |value| integer(value, 0, 65_535)).unwrap_or(9471);
+    let threads = reader.value(&mut section, "threads", |value| integer(value, 0, 1024)).unwrap_or(0);
+    let socket =
+        reader.value(&mut section, "socket_path", text).unwrap_or_else(|| "tokfence.sock".to_owned());
+    let daemon = Daemon {
+        listen: SocketAddr::new(
+            host.unwrap_or(IpAddr::from([127, 0, 0, 1])),
+            u16::try_from(port).expect("checked against 65535 above"),
+        ),
+        socket_path: expand(&socket, home),
+        allowed_hosts: reader.value(&mut section, "allowed_hosts", texts).unwrap_or_default(),
+        allowed_origins: reader.value(&mut section, "allowed_origins", texts).unwrap_or_default(),
+        shutdown_grace: reader
+            .value(&mut section, "shutdown_grace", duration)
+            .unwrap_or(Duration::from_secs(10)),
+        threads: match usize::try_from(threads).unwrap_or(0) {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        },
+    };
+    for (key, instead) in FORMER_DAEMON_KEYS {
+        if section.take(key).is_some() {
+            notes.push(format!("`daemon.{key}` is no longer used: {instead}"));
+        }
+    }
+    reader.finish(section);
+    daemon
+}
+
+/// Keys of the Go program of the same name, and what does their job now.
+const FORMER_DAEMON_KEYS: [(&str, &str); 5] = [
+    ("immune_enabled", "capabilities are always checked; see `security.require_capability`"),
+    ("immune_strict_mode", "see `security.require_capability`"),
+    ("default_client_id", "an agent is named when its capability is minted"),
+    ("default_session_id", "a session is one capability"),
+    ("default_capability_scope", "a scope is given when a capability is minted"),
+];
+
+fn read_former_tables(root: &mut Section<'_>, notes: &mut Vec<String>) {
+    if root.take("risk_defaults").is_some() {
+        notes.push("`risk_defaults` is no longer used: every capability starts as GREEN".to_owned());
+    }
+}
+
+fn read_security(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Security {
+    let mut section = reader.section(root, "security");
+    let require_capability = reader.value(&mut section, "require_capability", boolean).unwrap_or(true);
+    reader.finish(section);
+    Security { require_capability }
+}
+
+fn read_limits(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Limits {
+    let mut section = reader.section(root, "limits");
+    let bounded = |max: u64| {
+        move |value: &toml_edit::Value| {
+            let bytes = size(value)?;
+            if bytes <= max { Ok(bytes) } else { Err(format!("must be at most {max} bytes")) }
+        }
+    };
+    let header = reader.value(&mut section, "header", bounded(1 << 20)).unwrap_or(64 << 10);
+    let connections = reader.value(&mut section, "connections", |value| integer(value, 1, 1_000_000));
+    let limits = Limits {
+        request_body_bytes: reader.value(&mut section, "request_body", bounded(1 << 30)).unwrap_or(32 << 20),
+        header_bytes: usize::try_from(header).expect("at most a mebibyte"),
+        connections: usize::try_from(connections.unwrap_or(10_000)).expect("at most a million"),
+        memory_bytes: reader.value(&mut section, "memory", bounded(1 << 40)).unwrap_or(1 << 30),
+    };
+    reader.finish(section);
+    limits
+}
+
+fn read_logging(reader: &mut Reader<'_>, root: &mut Section<'_>, home: &Path) -> Logging {
+    let mut section = reader.section(root, "logging");
+    let path = reader.value(&mut section, "db_path", text).unwrap_or_else(|| "tokfence.db".to_owned());
+    let days = reader.value(&mut section, "retention_days", |value| integer(value, 0, 36_500)).unwrap_or(90);
+    reader.finish(section);
+    let days = u32::try_from(days).expect("at most a hundred years");
+    Logging { db_path: expand(&path, home), retention_days: (days > 0).then_some(days) }
+}
+
+fn read_metrics(reader: &mut Reader<'_>, root: &mut Section<'_>) {
+    let mut section = reader.section(root, "metrics");
+    reader.value(&mut section, "listen", |value| {
+        if text(value)?.is_empty() {
+            Ok(())
+        } else {
+            Err("this version has no metrics listener; only \"\" is understood".to_owned())
+        }
+    });
+    reader.finish(section);
+}
+
+fn read_providers(
+    reader: &mut Reader<'_>,
+    root: &mut Section<'_>,
+    home: &Path,
+) -> HashMap<ProviderId, std::sync::Arc<Provider>> {
+    let mut providers = Catalogue::embedded().providers();
+    let mut tables = reader.section(root, "providers");
+    for name in tables.keys() {
+        let mut section = reader.section(&mut tables, name);
+        match name.parse::<ProviderId>() {
+            Ok(id) => {
+                let base = providers.iter().find(|known| known.answers_to(&id)).cloned();
+                if let Some(provider) = read_provider(reader, &mut section, base, id, home) {
+                    providers.retain(|known| known.id != provider.id);
+                    providers.push(provider);
+                }
+            }
+            Err(error) => reader.fault(None, format!("providers.{name}"), error.to_string()),
+        }
+        reader.finish(section);
+    }
+    reader.finish(tables);
+    by_every_name(providers)
+}
+
+fn by_every_name(providers: Vec<Provider>) -> HashMap<ProviderId, std::sync::Arc<Provider>> {
+    let mut by_name = HashMap::new();
+    for provider in providers.into_iter().map(std::sync::Arc::new) {
+        for alias in &provider.aliases {
+            by_name.insert(alias.clone(), provider.clone());
+        }
+        by_name.insert(provider.id.clone(), provider);
+    }
+    by_name
+}
+
+fn read_provider(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_>,
+    base: Option<Provider>,
+    id: ProviderId,
+    home: &Path,
+) -> Option<Provider> {
+    let upstream = reader.value(section, "upstream", |value| crate::catalogue::parse_upstream(&text(value)?));
+    if base.is_none() && upstream.is_none() {
+        reader.fault(None, section.full_key("upstream"), "a provider that is not built in needs an upstream");
+    }
+    let mut provider = match (base, &upstream) {
+        (Some(base), _) => base,
+        (None, Some((origin, path))) => Provider::custom(id, origin.clone(), path.clone()),
+        (None, None) => Provider::custom(
+            id,
+            Origin::of_url("https://upstream.invalid").expect("a URL of the source"),
+            String::new(),
+        ),
+    };
+    if let Some((origin, base_path)) = upstream {
+        (provider.origin, provider.base_path) = (origin, base_path);
+    }
+    if let Some(is_local) = reader.value(section, "local", boolean) {
+        provider.is_local = is_local;
+    }
+    if let Some(wire) = reader
+        .value(section, "wire", |value| text(value)?.parse::<WireFormat>().map_err(|error| error.to_string()))
+    {
+        provider.wire = wire;
+    }
+    if let Some(auth) = reader.value(section, "auth", |value| AuthStyle::parse(&text(value)?)) {
+        provider.auth = auth;
+    }
+    if let Some(headers) = reader.value(section, "extra_headers", |value| headers(text_table(value)?)) {
+        provider.extra_headers = headers;
+    }
+    let timeouts = &mut provider.timeouts;
+    timeouts.connect = reader.value(section, "connect_timeout", duration).unwrap_or(timeouts.connect);
+    timeouts.first_byte =
+        reader.value(section, "first_byte_timeout", duration).unwrap_or(timeouts.first_byte);
+    timeouts.idle = reader.value(section, "idle_timeout", duration).unwrap_or(timeouts.idle);
+    if let Some(file) = reader.value(section, "ca_file", text).filter(|file| !file.is_empty()) {
+        provider.ca_file = Some(expand(&file, home));
+    }
+    check_origin(reader, section, &provider);
+    Some(provider)
+}
+
+/// Plain HTTP carries the credential in the clear, so it is for this machine only.
+fn check_origin(reader: &mut Reader<'_>, section: &Section<'_>, provider: &Provider) {
+    if !crate::catalogue::is_https(&provider.origin) && !provider.is_local {
+        let message = "must be https://; plain http is for a server on this machine, with `local = true`";
+        reader.fault(None, section.full_key("upstream"), message);
+    }
+}
+
+fn headers(pairs: Vec<(String, String)>) -> Result<Vec<(http::HeaderName, http::HeaderValue)>, String> {
+    let parse = |(name, value): (String, String)| {
+        let name: http::HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
+        if crate::headers::is_reserved(&name) {
+            return Err(format!("`{name}` is set by the gateway"));
+        }
+        let value = value.parse().map_err(|_| format!("the value of `{name}` is not a header value"))?;
+        Ok((name, value))
+    };
+    pairs.into_iter().map(parse).collect()
+}
+
+/// A path of the configuration: absolute, or under the home. `~/.tokfence` is the home, wherever it is.
+fn expand(path: &str, home: &Path) -> PathBuf {
+    let under_home = path.strip_prefix("~/.tokfence/").unwrap_or(path);
+    if let Some(rest) = under_home.strip_prefix("~/") {
+        let user_home = std::env::home_dir().unwrap_or_else(|| home.to_owned());
+        return user_home.join(rest);
+    }
+    home.join(under_home)
+}

@@ -1,0 +1,137 @@
+//! The control socket: how the command line speaks to a running daemon. One JSON line there, one back.
+//!
+//! Everything administrative is here and nowhere else: the socket is 0600 in a folder of its own, and the
+//! process at its other end must have the daemon's user.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use vault::Secret;
+
+/// What the daemon is asked to do.
+#[derive(Deserialize, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Command {
+    /// Tell how it is.
+    Status,
+    /// Read configuration, policy and vault again; answered when the next request will see them.
+    Reload,
+    /// Wait until every row so far is in the database.
+    Flush,
+    /// Forget the keys.
+    Lock,
+    /// Open the vault.
+    Unlock {
+        /// With what.
+        with: UnlockWith,
+    },
+    /// End, after running requests have had their grace period.
+    Stop,
+}
+
+/// How to open the vault.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnlockWith {
+    /// The passphrase.
+    Passphrase(String),
+    /// The recovery code.
+    Recovery(String),
+    /// The system's keyring.
+    Keyring,
+}
+
+/// The daemon's answer.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It is done.
+    Done {
+        /// Things worth knowing, such as old keys in the configuration.
+        notes: Vec<String>,
+    },
+    /// How the daemon is.
+    Status(DaemonStatus),
+    /// It cannot be done.
+    Failed {
+        /// A stable code.
+        code: String,
+        /// What happened.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+}
+
+/// How a running daemon is.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct DaemonStatus {
+    /// Its process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// The TCP address it serves, `127.0.0.1:9471`.
+    pub address: String,
+    /// The Unix socket it serves.
+    pub socket: String,
+    /// `ok` or `locked`.
+    pub state: String,
+    /// When it started, in microseconds since the Unix epoch.
+    pub started_at_us: i64,
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// Providers for which a key is loaded.
+    pub providers: Vec<String>,
+    /// Whether rows reach the database: `ok`, or what is wrong.
+    pub log: String,
+}
+
+/// Why the daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Nobody answers on the socket.
+    #[error("the daemon is not running")]
+    NotRunning,
+    /// The conversation broke off.
+    #[error("the daemon does not answer")]
+    Io(#[source] std::io::Error),
+    /// The daemon says something else than we understand.
+    #[error("the daemon's answer is not understood; it may be of another version")]
+    NotUnderstood(#[source] serde_json::Error),
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Status => "Status",
+            Self::Reload => "Reload",
+            Self::Flush => "Flush",
+            Self::Lock => "Lock",
+            Self::Unlock { .. } => "Unlock",
+            Self::Stop => "Stop",
+        })
+    }
+}
+
+impl std::fmt::Debug for UnlockWith {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UnlockWith(..)")
+    }
+}
+
+/// Asks the daemon whose control socket is at `path`. An answer is awaited for `patience`.
+///
+/// # Errors
+/// [`ControlError::NotRunning`] when nobody listens, otherwise what went wrong on the way.
+pub fn ask(path: &Path, command: &Command, patience: Duration) -> Result<Reply, ControlError> {
+    let mut stream = UnixStream::connect(path).map_err(|_| ControlError::NotRunning)?;
+    stream.set_read_timeout(Some(patience)).map_err(ControlError::Io)?;
+    let line = Secret::new(serde_json::to_string(command).map_err(ControlError::NotUnderstood)? + "\n");
+    stream.write_all(line.expose().as_bytes()).map_err(ControlError::Io)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(ControlError::Io)?;
+    serde_json::from_str(&answer).map_err(ControlError::NotUnderstood)
+}

@@ -1,0 +1,240 @@
+//! What a running daemon can be told: read everything again, lock, unlock, flush, say how it is.
+//!
+//! Cold. A change is prepared whole and then put in place in one step, or the old state stays and the caller
+//! is told why.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use policy::{PriceTable, TimestampUs};
+use storage::{LogState, Store};
+use vault::{RecoveryCode, Secret, Unlock, Vault};
+
+use crate::config::{Config, ConfigError};
+use crate::control::{DaemonStatus, Reply, UnlockWith};
+use crate::home::Home;
+use crate::state::{KeyRing, Shared, Snapshot};
+use crate::upstream::{Upstream, UpstreamError};
+
+/// How long a flush may take before it is called failed.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the daemon's state cannot be made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The vault.
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
+    /// The settings of a provider.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}
+
+impl DaemonError {
+    /// A stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "invalid_config",
+            Self::Storage(error) => error.code(),
+            Self::Vault(error) => error.code(),
+            Self::Upstream(_) => "invalid_config",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(_) | Self::Upstream(_) => Some("tokfence config check".to_owned()),
+            Self::Storage(error) => error.hint(),
+            Self::Vault(error) => error.hint(),
+        }
+    }
+}
+
+/// The parts of a running daemon that its control socket acts on.
+pub(crate) struct Daemon {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) home: Home,
+    pub(crate) config_path: PathBuf,
+    pub(crate) address: String,
+    pub(crate) started_at: TimestampUs,
+    store: Mutex<Watched>,
+    vault: Mutex<Option<Vault>>,
+}
+
+/// The policy's connection, and what was last seen through it.
+struct Watched {
+    store: Store,
+    data_version: i64,
+    epoch: i64,
+}
+
+/// Builds a snapshot from what is on disk now. Answers the policy's epoch beside it.
+pub(crate) fn load_snapshot(config: Config, store: &Store) -> Result<(Snapshot, i64), DaemonError> {
+    let policy = store.load_policy()?;
+    let mut upstreams = std::collections::HashMap::new();
+    for provider in config.providers.values() {
+        if !upstreams.contains_key(&provider.id) {
+            upstreams.insert(provider.id.clone(), Arc::new(Upstream::new(provider.clone())?));
+        }
+    }
+    let capabilities =
+        policy.capabilities.into_iter().map(|capability| (capability.id, capability)).collect();
+    Ok((Snapshot { config, capabilities, upstreams, prices: Arc::new(embedded_prices()) }, policy.epoch))
+}
+
+/// The price table that is part of the binary.
+pub fn embedded_prices() -> PriceTable {
+    PriceTable::parse(include_str!("../../conf/prices.json")).expect("a test parses the embedded file")
+}
+
+impl Daemon {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        home: Home,
+        config_path: PathBuf,
+        address: String,
+        (store, epoch): (Store, i64),
+        vault: Option<Vault>,
+    ) -> Result<Self, DaemonError> {
+        let data_version = store.data_version()?;
+        let daemon = Self {
+            shared,
+            home,
+            config_path,
+            address,
+            started_at: crate::state::now_us(),
+            store: Mutex::new(Watched { store, data_version, epoch }),
+            vault: Mutex::new(vault),
+        };
+        daemon.publish_keys(&lock(&daemon.vault));
+        Ok(daemon)
+    }
+
+    /// Reads configuration, policy and vault again. From when this returns, requests see the new state.
+    pub(crate) fn reload(&self) -> Result<Vec<String>, DaemonError> {
+        let config = Config::load(&self.config_path, self.home.dir())?;
+        let notes = config.notes.clone();
+        let mut watched = lock(&self.store);
+        let (snapshot, epoch) = load_snapshot(config, &watched.store)?;
+        watched.epoch = epoch;
+        self.shared.snapshot.store(Arc::new(snapshot));
+        drop(watched);
+        let mut vault = lock(&self.vault);
+        if let Some(open) = vault.as_mut() {
+            open.refresh()?;
+        }
+        self.publish_keys(&vault);
+        Ok(notes)
+    }
+
+    /// Notices what other processes changed without telling: policy rows and the vault.
+    pub(crate) fn look_for_changes(&self) -> Result<(), DaemonError> {
+        if self.policy_changed()? {
+            self.reload()?;
+        }
+        let mut vault = lock(&self.vault);
+        if let Some(open) = vault.as_mut()
+            && open.refresh()?
+        {
+            self.publish_keys(&vault);
+        }
+        Ok(())
+    }
+
+    fn policy_changed(&self) -> Result<bool, DaemonError> {
+        let mut watched = lock(&self.store);
+        let data_version = watched.store.data_version()?;
+        if std::mem::replace(&mut watched.data_version, data_version) == data_version {
+            return Ok(false);
+        }
+        Ok(watched.store.policy_epoch()? != watched.epoch)
+    }
+
+    /// Forgets the keys. Requests that are already with a provider end as they are.
+    pub(crate) fn lock(&self) {
+        let mut vault = lock(&self.vault);
+        *vault = None;
+        self.publish_keys(&vault);
+    }
+
+    /// Opens the vault.
+    pub(crate) fn unlock(&self, with: UnlockWith) -> Result<(), DaemonError> {
+        let path = self.home.vault();
+        let opened = match with {
+            UnlockWith::Passphrase(text) => Vault::open(&path, &Unlock::Passphrase(&Secret::new(text)))?,
+            UnlockWith::Recovery(text) => {
+                Vault::open(&path, &Unlock::Recovery(&RecoveryCode::parse(&Secret::new(text))?))?
+            }
+            UnlockWith::Keyring => Vault::open(&path, &Unlock::Keyring)?,
+        };
+        let mut vault = lock(&self.vault);
+        *vault = Some(opened);
+        self.publish_keys(&vault);
+        Ok(())
+    }
+
+    fn publish_keys(&self, vault: &Option<Vault>) {
+        let snapshot = self.shared.snapshot.load();
+        let keys =
+            vault.as_ref().map_or(KeyRing::Locked, |vault| KeyRing::from_vault(vault, &snapshot.config));
+        self.shared.keys.store(Arc::new(keys));
+    }
+
+    /// Waits until every row so far is in the database.
+    pub(crate) fn flush(&self) -> Result<(), DaemonError> {
+        Ok(self.shared.ledger.flush(FLUSH_PATIENCE)?)
+    }
+
+    pub(crate) fn status(&self) -> DaemonStatus {
+        let (snapshot, keys) = (self.shared.snapshot.load(), self.shared.keys.load());
+        let mut providers: Vec<String> = match &**keys {
+            KeyRing::Locked => Vec::new(),
+            KeyRing::Unlocked(keys) => keys.keys().map(ToString::to_string).collect(),
+        };
+        providers.sort();
+        let health = self.shared.ledger.health();
+        DaemonStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: self.address.clone(),
+            socket: snapshot.config.daemon.socket_path.display().to_string(),
+            state: if self.shared.is_locked() { "locked" } else { "ok" }.to_owned(),
+            started_at_us: self.started_at,
+            in_flight: self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed),
+            providers,
+            log: match (health.state, health.failure) {
+                (LogState::Writing, _) => "ok".to_owned(),
+                (LogState::Failing, failure) => {
+                    failure.map_or("failing".to_owned(), |failure| failure.message)
+                }
+                (LogState::Stopped, _) => "stopped".to_owned(),
+            },
+        }
+    }
+}
+
+impl From<DaemonError> for Reply {
+    fn from(error: DaemonError) -> Self {
+        let (code, hint) = (error.code().to_owned(), error.hint());
+        let mut message = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            message.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        Self::Failed { code, message, hint }
+    }
+}
+
+/// Nothing under these locks is left half-changed by a panic, so a poisoned one is as good as before.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

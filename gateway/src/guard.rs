@@ -1,0 +1,392 @@
+//! Hot: the stream between a caller's socket and the proxy engine.
+//!
+//! The engine reads what this lets through: a head only when it is complete and well-framed (`framing`), and
+//! exactly as many body bytes as the head announced. A head that is not well-framed is answered here, and the
+//! engine sees the end of the connection. So no byte reaches the engine whose meaning is in doubt, a head has
+//! one deadline for all of it, and the next request of a connection cannot run into the one before.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use policy::{Denial, DenialCode, Transport};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Sleep;
+
+use crate::framing::{self, BodyFraming};
+
+const READ_BYTES: usize = 8 * 1024;
+const WRITE_BYTES: usize = 4 * 1024;
+/// From the first byte of a head to its last.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// What a refused caller may still send before we close, so that it gets to read the answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// A caller's socket of either kind.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// What is known about a connection for as long as it lasts.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) transport: Transport,
+    /// The process and user at the other end; known on the Unix socket only.
+    pub(crate) peer_pid: Option<u32>,
+    pub(crate) peer_uid: Option<u32>,
+    /// Whether the engine waits for a request. While it answers one, the next is kept back.
+    awaits_request: AtomicBool,
+}
+
+/// Answers a head that is refused before the engine sees it.
+pub(crate) trait Refuse: Send + Sync {
+    /// Records the refusal and returns the bytes of the whole response.
+    fn refuse(&self, connection: &Connection, head: &[u8], denial: &Denial) -> Vec<u8>;
+}
+
+enum State {
+    /// Collecting a head; everything up to `searched` holds no end of it.
+    Head {
+        searched: usize,
+    },
+    /// A checked head and its body are going through: this many bytes are left.
+    Pass {
+        left: u64,
+    },
+    /// A chunked body is going through; whatever follows it belongs to this request.
+    PassAll,
+    /// A refusal is being written, then what the caller still sends is dropped.
+    Refusing {
+        response: Vec<u8>,
+        written: usize,
+        dropped: usize,
+    },
+    Closed,
+}
+
+pub(crate) struct Guard {
+    stream: BufWriter<Socket>,
+    connection: Arc<Connection>,
+    refuser: Arc<dyn Refuse>,
+    head_bytes_max: usize,
+    buffer: BytesMut,
+    state: State,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub(crate) fn new(transport: Transport, peer_pid: Option<u32>, peer_uid: Option<u32>) -> Self {
+        Self { transport, peer_pid, peer_uid, awaits_request: AtomicBool::new(true) }
+    }
+
+    /// Lets the next request through; called when the engine starts to wait for one.
+    pub(crate) fn await_request(&self) {
+        self.awaits_request.store(true, Ordering::Release);
+    }
+}
+
+impl Guard {
+    pub(crate) fn new(
+        socket: Socket,
+        connection: Arc<Connection>,
+        refuser: Arc<dyn Refuse>,
+        head_bytes_max: usize,
+    ) -> Self {
+        Self {
+            stream: BufWriter::with_capacity(WRITE_BYTES, socket),
+            connection,
+            refuser,
+            head_bytes_max,
+            buffer: BytesMut::new(),
+            state: State::Head { searched: 0 },
+            deadline: None,
+        }
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Reads from the socket into the buffer. `Ok(0)` is the end of the connection.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.buffer.reserve(READ_BYTES);
+        let stream = Pin::new(&mut self.stream);
+        tokio_util::io::poll_read_buf(stream, cx, &mut self.buffer)
+    }
+
+    /// Collects a head until it is complete, then checks it and lets it through.
+    fn poll_head(&mut self, cx: &mut Context<'_>, searched: usize) -> Poll<io::Result<Step>> {
+        let is_awaited = self.connection.awaits_request.load(Ordering::Acquire);
+        if is_awaited && let Some(end) = framing::head_end(&self.buffer, searched) {
+            self.finish_head(end);
+            return Poll::Ready(Ok(Step::Again));
+        }
+        let searched = if is_awaited { self.buffer.len() } else { searched };
+        self.state = State::Head { searched };
+        if self.buffer.len() >= self.head_bytes_max {
+            if !is_awaited {
+                return Poll::Pending;
+            }
+            self.refuse_size();
+            return Poll::Ready(Ok(Step::Again));
+        }
+        match self.poll_fill(cx) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Ok(Step::End)),
+            Poll::Ready(result) => Poll::Ready(result.map(|_| Step::Again)),
+            Poll::Pending if is_awaited && !self.buffer.is_empty() => self.poll_head_deadline(cx),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn finish_head(&mut self, end: usize) {
+        self.deadline = None;
+        self.connection.awaits_request.store(false, Ordering::Release);
+        if end > self.head_bytes_max {
+            return self.refuse_size();
+        }
+        match framing::check(&self.buffer[..end]) {
+            Ok(BodyFraming::Length(length)) => {
+                let head = u64::try_from(end).expect("a head is shorter than 2^64 bytes");
+                self.state = State::Pass { left: head.saturating_add(length) };
+            }
+            Ok(BodyFraming::Chunked) => self.state = State::PassAll,
+            Err(denial) => self.refuse(&denial),
+        }
+    }
+
+    /// A head that is not complete has a deadline. Most heads arrive in one piece and never set one.
+    fn poll_head_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(HEAD_DEADLINE)));
+        ready!(deadline.as_mut().poll(cx));
+        self.refuse(&Denial::new(DenialCode::RequestTimeout, "the head of the request took too long"));
+        Poll::Ready(Ok(Step::Again))
+    }
+
+    fn refuse_size(&mut self) {
+        let message = format!("the head is larger than {} bytes", self.head_bytes_max);
+        self.refuse(&Denial::new(DenialCode::HeaderTooLarge, message));
+    }
+
+    fn refuse(&mut self, denial: &Denial) {
+        let response = self.refuser.refuse(&self.connection, &self.buffer, denial);
+        self.buffer.clear();
+        self.deadline = Some(Box::pin(tokio::time::sleep(LINGER)));
+        self.state = State::Refusing { response, written: 0, dropped: 0 };
+    }
+
+    /// Hands at most `left` bytes to the engine: first what is buffered, then straight from the socket.
+    fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+        left: u64,
+    ) -> Poll<io::Result<usize>> {
+        let room = usize::try_from(left).unwrap_or(usize::MAX).min(out.remaining());
+        if !self.buffer.is_empty() {
+            let count = room.min(self.buffer.len());
+            out.put_slice(&self.buffer[..count]);
+            self.buffer.advance(count);
+            return Poll::Ready(Ok(count));
+        }
+        let mut part = ReadBuf::new(out.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        let count = part.filled().len();
+        out.advance(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_refusing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let State::Refusing { response, written, dropped } = &mut self.state else {
+            return Poll::Ready(Ok(()));
+        };
+        while *written < response.len() {
+            *written += ready!(Pin::new(&mut self.stream).poll_write(cx, &response[*written..]))?;
+        }
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        let mut scratch = [0; 4096];
+        while *dropped < LINGER_BYTES_MAX {
+            let mut part = ReadBuf::new(&mut scratch);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut part)?;
+            if read.is_ready() && part.filled().is_empty() {
+                break;
+            }
+            if read.is_pending() {
+                let is_over =
+                    self.deadline.as_mut().is_none_or(|deadline| deadline.as_mut().poll(cx).is_ready());
+                if is_over {
+                    break;
+                }
+                return Poll::Pending;
+            }
+            *dropped += part.filled().len();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+enum Step {
+    Again,
+    End,
+}
+
+impl AsyncRead for Guard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let guard = &mut *self;
+        loop {
+            match guard.state {
+                State::Head { searched } => match ready!(guard.poll_head(cx, searched))? {
+                    Step::Again => {}
+                    Step::End => return Poll::Ready(Ok(())),
+                },
+                State::Pass { left: 0 } => guard.state = State::Head { searched: 0 },
+                State::Pass { left } => {
+                    let count = ready!(guard.poll_pass(cx, out, left))?;
+                    let count = u64::try_from(count).expect("a count of bytes fits in 64 bits");
+                    guard.state = State::Pass { left: left - count };
+                    return Poll::Ready(Ok(()));
+                }
+                State::PassAll => return guard.poll_pass(cx, out, u64::MAX).map_ok(|_| ()),
+                State::Refusing { .. } => {
+                    let result = ready!(guard.poll_refusing(cx));
+                    guard.state = State::Closed;
+                    result?;
+                }
+                State::Closed => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Guard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Guard {
+    async fn shutdown(&mut self) {
+        // The caller may be gone already; there is nobody left to tell.
+        let _ = AsyncWriteExt::shutdown(&mut self.stream).await;
+    }
+}
+
+impl UniqueID for Guard {
+    fn id(&self) -> UniqueIDType {
+        match self.stream.get_ref() {
+            Socket::Tcp(socket) => socket.as_raw_fd(),
+            Socket::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+impl Ssl for Guard {}
+impl Peek for Guard {}
+
+impl GetTimingDigest for Guard {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Guard {
+    fn get_proxy_digest(&self) -> Option<Arc<pingora::protocols::raw_connect::ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Guard {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The engine prints its stream in debug messages; the buffer may hold a capability.
+        f.debug_struct("Guard").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, out),
+            Self::Unix(socket) => Pin::new(socket).poll_read(cx, out),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, data),
+            Self::Unix(socket) => Pin::new(socket).poll_write(cx, data),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, data),
+            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, data),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}

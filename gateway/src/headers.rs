@@ -1,0 +1,157 @@
+//! Hot: which headers cross the gateway. Towards a provider they are built from a list, so that a header
+//! nobody thought of stays here; towards the caller those that act on a browser or a connection are removed.
+
+use http::header::{self, HeaderMap, HeaderName};
+
+/// The name of a header, or a prefix of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderPattern {
+    text: String,
+    is_prefix: bool,
+}
+
+/// The header in which a caller may send its capability beside the places where SDKs put an API key.
+pub(crate) const CAPABILITY: HeaderName = HeaderName::from_static("x-tokfence-capability");
+/// The header that names the request in every answer.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-tokfence-request-id");
+
+/// Headers in which SDKs send their API key, and agents therefore their capability.
+pub(crate) const CREDENTIALS: [HeaderName; 3] = [
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("api-key"),
+];
+
+/// Headers of a caller that every provider gets to see.
+const PASSED: [&str; 6] =
+    ["content-type", "accept", "user-agent", "idempotency-key", "x-client-request-id", "x-stainless-*"];
+
+/// Headers of an answer that act on the connection, on a browser, or on the caller's route to us.
+const REMOVED: [HeaderName; 12] = [
+    header::SET_COOKIE,
+    header::ALT_SVC,
+    header::PROXY_AUTHENTICATE,
+    header::REFRESH,
+    header::SERVER,
+    header::TRAILER,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("clear-site-data"),
+    HeaderName::from_static("x-tokfence-cost-usd"),
+    REQUEST_ID,
+];
+
+impl HeaderPattern {
+    /// A name, or a prefix when the text ends in `*`.
+    pub fn new(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(prefix) => Self { text: prefix.to_ascii_lowercase(), is_prefix: true },
+            None => Self { text: text.to_ascii_lowercase(), is_prefix: false },
+        }
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        if self.is_prefix { name.starts_with(&self.text) } else { name == self.text }
+    }
+}
+
+/// Whether a caller's header is passed on to a provider that takes `extra` beside the common ones.
+pub(crate) fn is_passed(name: &HeaderName, extra: &[HeaderPattern]) -> bool {
+    let name = name.as_str();
+    let common = PASSED.iter().any(|passed| match passed.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == *passed,
+    });
+    common || extra.iter().any(|pattern| pattern.matches(name))
+}
+
+/// Whether the gateway sets this header towards a provider itself.
+pub(crate) fn is_reserved(name: &HeaderName) -> bool {
+    let own = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::ACCEPT_ENCODING,
+        header::AUTHORIZATION,
+        CAPABILITY,
+    ];
+    own.contains(name) || CREDENTIALS.contains(name)
+}
+
+/// The headers to remove from a provider's answer: those above, what `Connection` names, and all of CORS.
+pub(crate) fn to_remove(answer: &HeaderMap) -> Vec<HeaderName> {
+    let named_by_connection = answer
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse::<HeaderName>().ok())
+        .filter(|name| *name != header::TRANSFER_ENCODING && *name != header::CONTENT_LENGTH);
+    let of_cors = answer.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned();
+    let present = REMOVED.into_iter().filter(|name| answer.contains_key(name));
+    named_by_connection.chain(of_cors).chain(present).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_passed(name: &'static str, passed: bool) {
+        let extra = [HeaderPattern::new("anthropic-version"), HeaderPattern::new("x-openai-*")];
+        assert_eq!(is_passed(&HeaderName::from_static(name), &extra), passed, "{name}");
+    }
+
+    #[test]
+    fn only_listed_headers_go_to_a_provider() {
+        check_passed("content-type", true);
+        check_passed("x-stainless-lang", true);
+        check_passed("anthropic-version", true);
+        check_passed("x-openai-client", true);
+        for name in [
+            "authorization",
+            "x-api-key",
+            "cookie",
+            "x-forwarded-for",
+            "x-tokfence-capability",
+            "accept-encoding",
+            "openai-organization",
+            "x-auth-token",
+            "traceparent",
+            "forwarded",
+            "via",
+            "te",
+            "anthropic-versions",
+        ] {
+            check_passed(name, false);
+        }
+    }
+
+    #[test]
+    fn an_answer_loses_what_acts_on_the_caller() {
+        let mut answer = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", "text/event-stream"),
+            ("set-cookie", "a=b"),
+            ("connection", "close, X-Inner"),
+            ("x-inner", "1"),
+            ("access-control-allow-origin", "*"),
+            ("alt-svc", "h3"),
+            ("x-request-id", "r"),
+        ] {
+            answer.append(
+                HeaderName::from_static(Box::leak(name.to_lowercase().into_boxed_str())),
+                value.parse().unwrap(),
+            );
+        }
+        for name in to_remove(&answer) {
+            answer.remove(name);
+        }
+        let mut left: Vec<&str> = answer.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["connection", "content-type", "x-request-id"]);
+    }
+}

@@ -1,0 +1,185 @@
+//! The data listeners: TCP and the Unix socket. An accept loop of our own, because the engine's tells neither
+//! the port it bound nor the process at the other end of a socket, and hands over bytes nobody has looked at.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::apps::HttpServerApp;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use policy::{Denial, Transport};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::sync::Semaphore;
+
+use crate::context::refused_head;
+use crate::guard::{Connection, Guard, Refuse, Socket};
+use crate::proxy::Gateway;
+use crate::respond;
+use crate::state::{Shared, now_us};
+
+const BACKLOG: u32 = 1024;
+/// A connection that says nothing is closed after this many seconds.
+const FIRST_BYTE_SECONDS: u64 = 60;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The TCP address.
+    #[error("cannot listen on {address}")]
+    Tcp {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The Unix socket.
+    #[error("cannot listen on {}", path.display())]
+    Unix {
+        /// Which path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else has the socket's name.
+    #[error("{} is not a socket, so it is left alone", path.display())]
+    NotASocket {
+        /// Which path.
+        path: PathBuf,
+    },
+    /// Another process answers on the socket.
+    #[error("another process serves {}", path.display())]
+    InUse {
+        /// Which path.
+        path: PathBuf,
+    },
+}
+
+/// Serves connections until it is told to stop.
+pub(crate) struct Acceptor {
+    pub(crate) proxy: Arc<HttpProxy<Gateway>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) shutdown: ShutdownWatch,
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) header_bytes_max: usize,
+}
+
+/// Binds the TCP address. A taken port is an error at once: nobody should serve half of what was asked for.
+pub(crate) fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| ListenError::Tcp { address, source })
+}
+
+/// Binds a Unix socket with the given permission bits. A socket that nobody answers on any more is replaced;
+/// one that somebody serves, or a file that is none, is left alone.
+pub(crate) fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+    let failed = |source| ListenError::Unix { path: path.to_owned(), source };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ListenError::NotASocket { path: path.to_owned() });
+        }
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            return Err(ListenError::InUse { path: path.to_owned() });
+        }
+        Ok(_) => std::fs::remove_file(path).map_err(failed)?,
+    }
+    // The folder is private and the process's umask is 077, so there is no moment of wider access.
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    Ok(listener)
+}
+
+impl Acceptor {
+    pub(crate) async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
+        let mut shutdown = self.shutdown.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = shutdown.changed() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    // Small writes must not wait for an acknowledgement: events are small.
+                    let _ = stream.set_nodelay(true);
+                    self.clone().spawn(Socket::Tcp(stream), Connection::new(Transport::Tcp, None, None));
+                }
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+
+    pub(crate) async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
+        let mut shutdown = self.shutdown.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = shutdown.changed() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let peer = stream.peer_cred().ok();
+                    let pid = peer.and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
+                    let connection = Connection::new(Transport::Unix, pid, peer.map(|peer| peer.uid()));
+                    self.clone().spawn(Socket::Unix(stream), connection);
+                }
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+
+    /// Serves one connection in a task of its own; above the cap it is closed at once.
+    fn spawn(self: Arc<Self>, socket: Socket, connection: Connection) {
+        let Ok(permit) = self.connections.clone().try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            self.serve(socket, Arc::new(connection)).await;
+            drop(permit);
+        });
+    }
+
+    /// The requests of one connection, one after the other.
+    async fn serve(&self, socket: Socket, connection: Arc<Connection>) {
+        let refuser = Arc::new(Refuser(self.shared.clone()));
+        let guard = Guard::new(socket, connection.clone(), refuser, self.header_bytes_max);
+        let mut session = ServerSession::new_http1(Box::new(guard));
+        session.set_keepalive(Some(FIRST_BYTE_SECONDS));
+        while let Some(reused) = self.proxy.process_new_http(session, &self.shutdown).await {
+            let (stream, settings) = reused.consume();
+            session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+            connection.await_request();
+        }
+    }
+}
+
+/// A failed `accept` is most often a lack of file descriptors, which trying again at once would not end.
+async fn pause_after(error: &io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+struct Refuser(Arc<Shared>);
+
+impl Refuse for Refuser {
+    fn refuse(&self, connection: &Connection, head: &[u8], denial: &Denial) -> Vec<u8> {
+        let now = now_us();
+        let id = self.0.new_request_id(now);
+        let status = respond::status(denial.code());
+        self.0.ledger.record_refusal(refused_head(connection, id, now, head, denial, status));
+        respond::raw(denial, id)
+    }
+}

@@ -1,0 +1,323 @@
+//! Hot: a request's life, one phase of the engine each. Every phase is a short script over plain functions.
+//!
+//! `request_filter` decides and reserves; `upstream_request_filter` puts in the credential; `response_*` strips,
+//! meters and passes on; `logging` settles. Where the engine skips `logging` (a panic, a cut at shutdown), the
+//! context's `Drop` settles instead, so every request that was reserved has its row.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType};
+use policy::{Ask, Caller, Denial, DenialCode, RouteClass, Scope};
+
+use crate::authenticate::authenticate;
+use crate::body;
+use crate::boundary;
+use crate::context::{Answer, Context, Stage};
+use crate::guard::Guard;
+use crate::headers::{self, REQUEST_ID};
+use crate::respond;
+use crate::route::{self, OWN_PREFIX};
+use crate::state::{KeyRing, Shared};
+use crate::upstream::Upstream;
+
+/// An idle connection of a caller is closed after this many seconds.
+const KEEP_ALIVE_SECONDS: u64 = 60;
+/// A caller that does not read for this long is cut off, so that it cannot hold a provider's connection.
+const CALLER_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) struct Gateway {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What became of a request in `request_filter`.
+enum Decision {
+    Proxy,
+    Answered,
+}
+
+impl Gateway {
+    /// The decisions before a provider is asked, cheapest first. Their order is a promise (see ARCHITECTURE).
+    async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<Decision, Denial> {
+        let snapshot = ctx.snapshot.clone();
+        if self.shared.is_draining.load(Ordering::Relaxed) {
+            session.set_keepalive(None);
+            return Err(Denial::new(DenialCode::Overloaded, "the gateway is about to stop"));
+        }
+        let request = session.req_header();
+        boundary::check(&snapshot.config.daemon, self.shared.port, &request.method, &request.headers)?;
+        let target = route::canonical(request.raw_path())?;
+        if target.path.starts_with(OWN_PREFIX) {
+            return self.answer_own(session, ctx).await;
+        }
+        let route = route::resolve(&snapshot.config, &request.method, &target)?;
+        ctx.facts.routed(&route);
+        let capability = authenticate(&snapshot, &request.headers, target.query, ctx.started_at)?;
+        ctx.facts.called_by(capability);
+        boundary::check_upgrade(&request.headers)?;
+        let upstream = snapshot.upstreams.get(&route.provider.id).cloned().ok_or_else(|| {
+            Denial::new(DenialCode::StateUnavailable, "the provider's settings are not loaded")
+        })?;
+        self.check_key(&upstream)?;
+
+        let limits = &snapshot.config.limits;
+        ctx.body = body::read(session, &self.shared, limits.request_body_bytes, limits.memory_bytes).await?;
+        let hides_usage = ctx.read_facts(session.req_header(), &upstream.provider)?;
+
+        let (nobody, open) = (crate::context::anonymous(), Scope::default());
+        let caller =
+            capability.map_or(Caller { agent: &nobody, capability: None, scope: &open }, Caller::from);
+        let ask = Ask {
+            provider: &route.provider.id,
+            class: route.class,
+            model: ctx.facts.model.as_deref(),
+            transport: ctx.connection.transport,
+        };
+        let plan = policy::admit(&caller, &ask)?;
+        let reservation = self.shared.ledger.reserve(plan)?;
+        ctx.reserved(reservation, upstream, route.upstream_target, hides_usage);
+        Ok(Decision::Proxy)
+    }
+
+    /// The gateway's own endpoints; there is one, and it tells nothing but that we are here.
+    async fn answer_own(&self, session: &mut Session, ctx: &mut Context) -> Result<Decision, Denial> {
+        if session.req_header().uri.path() != "/__tokfence/health" {
+            return Err(Denial::new(DenialCode::InvalidRoute, "there is no such endpoint"));
+        }
+        ctx.stage = Stage::Unlogged;
+        body::drain(session).await;
+        // When the caller is gone there is nobody left to tell.
+        let _ = respond::health(session, self.shared.is_locked(), ctx.id).await;
+        Ok(Decision::Answered)
+    }
+
+    fn check_key(&self, upstream: &Upstream) -> Result<(), Denial> {
+        let provider = &upstream.provider;
+        let keys = self.shared.keys.load();
+        match &**keys {
+            _ if provider.auth == crate::catalogue::AuthStyle::None => Ok(()),
+            KeyRing::Locked => {
+                Err(Denial::new(DenialCode::VaultLocked, "the vault is locked").with_hint("tokfence unlock"))
+            }
+            KeyRing::Unlocked(keys) => match keys.get(&provider.id) {
+                Some(key) => upstream.check_key(key),
+                None => Err(Denial::new(
+                    DenialCode::MissingKey,
+                    format!("the vault holds no key for `{}`", provider.id),
+                )
+                .with_hint(format!("tokfence vault add {}", provider.id))),
+            },
+        }
+    }
+
+    /// Answers a refused request, after reading what the caller still sends.
+    async fn refuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        denial: &Denial,
+    ) -> pingora::Result<bool> {
+        ctx.answer = Answer::Refused(denial.code());
+        body::drain(session).await;
+        respond::refuse(session, denial, ctx.id).await?;
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(self.shared.clone())
+    }
+
+    /// No modules: the default one compresses answers, which is not our business.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<()> {
+        session.set_keepalive(Some(KEEP_ALIVE_SECONDS));
+        session.set_write_timeout(Some(CALLER_WRITE_TIMEOUT));
+        if let Some(guard) = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Guard>()) {
+            ctx.connection = guard.connection().clone();
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+        ctx.facts.requested(session.req_header());
+        match self.decide(session, ctx).await {
+            Ok(Decision::Proxy) => Ok(false),
+            Ok(Decision::Answered) => Ok(true),
+            Err(denial) => self.refuse(session, ctx, &denial).await,
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Context,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        let Stage::Reserved(reserved) = &ctx.stage else { return Err(out_of_order()) };
+        match reserved.upstream.peer().await {
+            Ok(peer) => Ok(Box::new(peer)),
+            Err(denial) => {
+                ctx.failure = Some(denial);
+                Err(Error::explain(ErrorType::ConnectError, "no address").into_up())
+            }
+        }
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        let Stage::Reserved(reserved) = &ctx.stage else { return Err(out_of_order()) };
+        let keys = self.shared.keys.load();
+        let key = match &**keys {
+            KeyRing::Locked => None,
+            KeyRing::Unlocked(keys) => keys.get(&reserved.upstream.provider.id),
+        };
+        // The keys may have changed since the request was decided on; what is sent is checked where it is sent.
+        if let Err(denial) = self.check_key(&reserved.upstream) {
+            ctx.failure = Some(denial);
+            return Error::e_explain(ErrorType::InternalError, "the key is gone");
+        }
+        let caller = session.req_header();
+        *request = reserved.upstream.build_request(
+            &caller.method,
+            &reserved.target,
+            &caller.headers,
+            key,
+            ctx.body.bytes.len(),
+            &reserved.reservation,
+        )?;
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        chunk: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        // The engine replays the tail of the body; the whole of it stands in for that (see `body`).
+        if end && !ctx.body.bytes.is_empty() {
+            *chunk = Some(ctx.body.bytes.clone());
+            ctx.is_sent = true;
+        } else if chunk.is_some() {
+            *chunk = Some(Bytes::new());
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        for name in headers::to_remove(&response.headers) {
+            response.remove_header(&name);
+        }
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        ctx.begin_answer(response);
+        drop(ctx.body.take());
+        if ctx.hide_usage.is_some() && response.remove_header(&header::CONTENT_LENGTH).is_some() {
+            response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+        }
+        response.insert_header(REQUEST_ID, ctx.id.to_string())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        chunk: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> pingora::Result<Option<Duration>> {
+        if let Some(bytes) = chunk.as_ref().filter(|bytes| !bytes.is_empty()) {
+            ctx.pass(bytes);
+        }
+        if let Some(hide) = &mut ctx.hide_usage {
+            *chunk = hide.pass(chunk.take(), end);
+        }
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let denial = ctx.failure.take().unwrap_or_else(|| failure(error));
+        if matches!(error.esource(), ErrorSource::Downstream) {
+            ctx.answer = Answer::CallerGone;
+        } else {
+            ctx.answer = Answer::Failed(denial.code());
+        }
+        let status = respond::status(denial.code());
+        if session.response_written().is_none() {
+            // A caller that is gone cannot be answered, and the answer has no other reader.
+            let _ = respond::refuse(session, &denial, ctx.id).await;
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        if error.is_some_and(|error| matches!(error.esource(), ErrorSource::Downstream)) {
+            ctx.answer = Answer::CallerGone;
+        }
+        ctx.status = session.response_written().map(|response| response.status.as_u16());
+        ctx.settle();
+    }
+
+    /// What the engine's own log lines say of a request: never the query, in which a key may stand.
+    fn request_summary(&self, session: &Session, ctx: &Context) -> String {
+        format!("{} {}", ctx.id, session.req_header().method)
+    }
+
+    /// Every failure is a row in the log; a line as well would say the same with less care.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+}
+
+fn out_of_order() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "a request reached the provider's phases without a reservation")
+}
+
+/// What a failed attempt to reach a provider is called.
+fn failure(error: &Error) -> Denial {
+    use ErrorType as E;
+    let (code, message) = match error.etype() {
+        E::ConnectTimedout | E::ReadTimedout | E::WriteTimedout | E::TLSHandshakeTimedout => {
+            (DenialCode::UpstreamTimeout, "the provider took too long")
+        }
+        E::TLSHandshakeFailure | E::InvalidCert | E::TLSWantX509Lookup | E::HandshakeError => {
+            (DenialCode::UpstreamTls, "a secure connection to the provider could not be made")
+        }
+        E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError | E::BindError => {
+            (DenialCode::UpstreamUnreachable, "the provider cannot be reached")
+        }
+        _ => (DenialCode::UpstreamReset, "the connection to the provider broke"),
+    };
+    Denial::new(code, message)
+}
+
+/// Whether a route's body is JSON that decisions are taken from.
+pub(crate) fn is_decided_by_body(class: RouteClass) -> bool {
+    match class {
+        RouteClass::Generate | RouteClass::Embed | RouteClass::Count => true,
+        RouteClass::Metadata | RouteClass::File | RouteClass::Admin | RouteClass::Mint => false,
+    }
+}

@@ -1,0 +1,160 @@
+//! What a refusal looks like from outside: status, headers and JSON. The one place that decides it.
+
+use bytes::Bytes;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use policy::{Denial, DenialCode, RequestId};
+
+use crate::headers::REQUEST_ID;
+
+/// The HTTP status of a code.
+pub(crate) fn status(code: DenialCode) -> u16 {
+    use DenialCode as Code;
+    match code {
+        Code::InvalidRequest | Code::InvalidRoute => 400,
+        Code::MissingCapability
+        | Code::InvalidCapability
+        | Code::ExpiredCapability
+        | Code::RevokedCapability => 401,
+        Code::HostNotAllowed
+        | Code::OriginNotAllowed
+        | Code::OutOfScope
+        | Code::ProviderRevoked
+        | Code::Killed
+        | Code::RiskRestricted
+        | Code::SecretInRequest
+        | Code::EndpointDenied
+        | Code::ModelPriceUnknown => 403,
+        Code::UnknownProvider => 404,
+        Code::MethodNotAllowed => 405,
+        Code::RequestTimeout => 408,
+        Code::RequestTooLarge => 413,
+        Code::UnsupportedMedia => 415,
+        Code::UpgradeUnsupported => 426,
+        Code::HeaderTooLarge => 431,
+        Code::BudgetExceeded | Code::RateLimited | Code::TooManyConcurrent => 429,
+        Code::UpstreamUnreachable | Code::UpstreamTls | Code::UpstreamReset => 502,
+        Code::UpstreamTimeout => 504,
+        Code::VaultLocked | Code::MissingKey | Code::StateUnavailable | Code::Overloaded => 503,
+    }
+}
+
+/// Whether an SDK is told not to try again. A short limit or a failing provider may be tried again; everything
+/// else would only be refused once more.
+fn forbids_retry(code: DenialCode) -> bool {
+    use DenialCode as Code;
+    !matches!(
+        code,
+        Code::RateLimited
+            | Code::TooManyConcurrent
+            | Code::Overloaded
+            | Code::UpstreamUnreachable
+            | Code::UpstreamTls
+            | Code::UpstreamReset
+            | Code::UpstreamTimeout
+    )
+}
+
+/// The body of a refusal, in the shape that the SDKs of all providers raise as their own typed error.
+pub(crate) fn body(denial: &Denial, id: RequestId) -> String {
+    let code = denial.code().as_str();
+    let mut error = serde_json::json!({
+        "type": format!("tokfence_{code}"),
+        "code": code,
+        "message": denial.message(),
+        "param": null,
+    });
+    if let Some(hint) = denial.hint() {
+        error["hint"] = hint.into();
+    }
+    serde_json::json!({ "type": "error", "error": error, "request_id": id.to_string() }).to_string()
+}
+
+/// Headers of a refusal beside length and connection.
+fn fields(denial: &Denial, id: RequestId) -> Vec<(&'static str, String)> {
+    let mut fields = vec![
+        ("content-type", "application/json".to_owned()),
+        ("x-content-type-options", "nosniff".to_owned()),
+        ("cross-origin-resource-policy", "same-origin".to_owned()),
+        ("cache-control", "no-store".to_owned()),
+        ("x-tokfence-request-id", id.to_string()),
+    ];
+    if forbids_retry(denial.code()) {
+        fields.push(("x-should-retry", "false".to_owned()));
+    }
+    match denial.code() {
+        DenialCode::UpgradeUnsupported => fields.push(("upgrade", "HTTP/1.1".to_owned())),
+        DenialCode::MethodNotAllowed => {
+            fields.push(("allow", "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned()))
+        }
+        DenialCode::Overloaded => fields.push(("retry-after", "1".to_owned())),
+        _ => {}
+    }
+    fields
+}
+
+/// A refusal as the bytes of a whole response, for a caller whose request never reached the proxy engine.
+pub(crate) fn raw(denial: &Denial, id: RequestId) -> Vec<u8> {
+    let (status, body) = (status(denial.code()), body(denial, id));
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let mut head = format!("HTTP/1.1 {status} {}\r\n", reason.unwrap_or("Refused"));
+    for (name, value) in fields(denial, id) {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()));
+    [head.into_bytes(), body.into_bytes()].concat()
+}
+
+/// Sends a refusal through the proxy engine.
+pub(crate) async fn refuse(session: &mut Session, denial: &Denial, id: RequestId) -> pingora::Result<()> {
+    let body = body(denial, id);
+    let mut header = ResponseHeader::build(status(denial.code()), Some(8))?;
+    for (name, value) in fields(denial, id) {
+        header.insert_header(name, value)?;
+    }
+    send(session, header, body).await
+}
+
+/// The answer to a health check: that we are here and whether the keys are. It needs no capability.
+pub(crate) async fn health(session: &mut Session, is_locked: bool, id: RequestId) -> pingora::Result<()> {
+    let status = if is_locked { "locked" } else { "ok" };
+    let mut header = ResponseHeader::build(200, Some(5))?;
+    header.insert_header("content-type", "application/json")?;
+    header.insert_header("x-content-type-options", "nosniff")?;
+    header.insert_header("cache-control", "no-store")?;
+    header.insert_header(REQUEST_ID, id.to_string())?;
+    send(session, header, serde_json::json!({ "name": "tokfence", "status": status }).to_string()).await
+}
+
+async fn send(session: &mut Session, mut header: ResponseHeader, body: String) -> pingora::Result<()> {
+    header.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    session.write_response_header(Box::new(header), false).await?;
+    let is_head = session.req_header().method == http::Method::HEAD;
+    let body = if is_head { None } else { Some(Bytes::from(body)) };
+    session.write_response_body(body, true).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raw_refusal_is_a_whole_response() {
+        let denial = Denial::new(DenialCode::HeaderTooLarge, "too \"large\"").with_hint("send less");
+        let response = String::from_utf8(raw(&denial, RequestId::from_parts(1, 2))).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+        let json: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(json["error"]["code"], "header_too_large");
+        assert_eq!(json["error"]["type"], "tokfence_header_too_large");
+        assert_eq!(json["error"]["hint"], "send less");
+    }
+
+    #[test]
+    fn every_code_has_a_status_of_its_class() {
+        for code in DenialCode::ALL {
+            assert!((400..=599).contains(&status(code)), "{code}");
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Hot: from a request's target to a provider's route. One rule, and what is decided on is what is forwarded.
+//!
+//! A path that two decoders could read differently is refused. The rest is decoded once, written back in one
+//! form, matched, and sent upstream in that same form.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use policy::{Denial, DenialCode, RouteClass};
+
+use crate::catalogue::Provider;
+use crate::config::Config;
+
+/// The path of our own endpoints; no provider can have this name.
+pub(crate) const OWN_PREFIX: &str = "/__tokfence/";
+
+/// A request's target, resolved.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// The provider it names.
+    pub(crate) provider: Arc<Provider>,
+    /// Path and query to ask the provider for, its base path included, no credential in the query.
+    pub(crate) upstream_target: String,
+    /// The path without provider and query, for the log.
+    pub(crate) path: String,
+    /// What kind of thing the route does.
+    pub(crate) class: RouteClass,
+    /// The model, where the path names it.
+    pub(crate) model: Option<String>,
+}
+
+/// Path and query of a target, checked and in canonical form.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Target<'a> {
+    /// The path: decoded once and written back in one form.
+    pub(crate) path: Cow<'a, str>,
+    /// The query without the question mark.
+    pub(crate) query: Option<&'a str>,
+}
+
+/// A method and a path with wildcards; see `conf/providers.toml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutePattern {
+    method: Option<http::Method>,
+    segments: Vec<Segment>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    /// Any text between a prefix and a suffix; it is the model's name when `is_model`.
+    Wild {
+        prefix: String,
+        suffix: String,
+        is_model: bool,
+    },
+    /// Any number of segments.
+    Rest,
+}
+
+/// Checks the raw bytes of a target and brings its path into canonical form.
+///
+/// # Errors
+/// [`DenialCode::InvalidRequest`] when the target could be read in more than one way.
+pub(crate) fn canonical(raw: &[u8]) -> Result<Target<'_>, Denial> {
+    let invalid = |message| Err(Denial::new(DenialCode::InvalidRequest, message));
+    let visible = raw.iter().all(|byte| (0x21..=0x7e).contains(byte));
+    let Some(text) = std::str::from_utf8(raw).ok().filter(|_| visible) else {
+        return invalid("the request target has characters that must be escaped");
+    };
+    let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+    if text.contains('#') || path.contains(['\\', ';', '"', '<', '>', '^', '`', '{', '|', '}']) {
+        return invalid("the request path has characters that are not allowed");
+    }
+    if path.contains("//") || path.split('/').any(|segment| segment == "." || segment == "..") {
+        return invalid("the request path has empty, `.` or `..` segments");
+    }
+    match decode(path) {
+        Some(path) => Ok(Target { path, query }),
+        None => invalid("the request path has escapes that are not allowed"),
+    }
+}
+
+/// Decodes escapes of harmless characters, keeps the others in upper case, refuses those that change what a
+/// path means: a slash, backslash, dot, percent sign, semicolon or control character.
+fn decode(path: &str) -> Option<Cow<'_, str>> {
+    if !path.contains('%') {
+        return Some(Cow::Borrowed(path));
+    }
+    let mut parts = path.split('%');
+    let mut decoded = parts.next()?.to_owned();
+    for part in parts {
+        let byte = u8::from_str_radix(part.get(..2)?, 16).ok()?;
+        match byte {
+            0..=0x1f | 0x7f | b'/' | b'\\' | b'.' | b'%' | b';' | b'#' | b'?' => return None,
+            b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'_'
+            | b'~'
+            | b':'
+            | b'@'
+            | b'!'
+            | b'$'
+            | b'&'
+            | b'\''
+            | b'('
+            | b')'
+            | b'*'
+            | b'+'
+            | b','
+            | b'=' => decoded.push(char::from(byte)),
+            other => decoded.push_str(&format!("%{other:02X}")),
+        }
+        decoded.push_str(&part[2..]);
+    }
+    Some(Cow::Owned(decoded))
+}
+
+/// Resolves a canonical target to a provider's route.
+///
+/// # Errors
+/// [`DenialCode::InvalidRoute`] or [`DenialCode::UnknownProvider`].
+pub(crate) fn resolve(config: &Config, method: &http::Method, target: &Target<'_>) -> Result<Route, Denial> {
+    let path = target.path.strip_prefix('/').unwrap_or(&target.path);
+    let (name, rest) = path.split_once('/').map_or((path, ""), |(name, rest)| (name, rest));
+    if name.is_empty() {
+        let message = "the path must begin with a provider, as in /openai/v1/models";
+        return Err(Denial::new(DenialCode::InvalidRoute, message));
+    }
+    let provider = config.provider(name).ok_or_else(|| {
+        let message = format!("there is no provider `{}`", name.chars().take(64).collect::<String>());
+        Denial::new(DenialCode::UnknownProvider, message).with_hint("tokfence provider list")
+    })?;
+    let rest = format!("/{rest}");
+    let own_path = provider.base_path.as_str();
+    let path = match rest.strip_prefix(own_path) {
+        Some(inner) if inner.starts_with('/') && !own_path.is_empty() => inner.to_owned(),
+        Some(_) | None => rest,
+    };
+    let (class, model) = classify(provider, method, &path);
+    let mut upstream_target = format!("{own_path}{path}");
+    if let Some(query) = target.query.and_then(without_key) {
+        upstream_target.push('?');
+        upstream_target.push_str(&query);
+    }
+    Ok(Route { provider: provider.clone(), upstream_target, path, class, model })
+}
+
+/// The class of a path and the model it names. What the catalogue does not list is `admin`.
+fn classify(provider: &Provider, method: &http::Method, path: &str) -> (RouteClass, Option<String>) {
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let found = provider.routes.iter().find_map(|(class, pattern)| {
+        let matched = pattern.matches(method, &segments)?;
+        Some((*class, matched.map(str::to_owned)))
+    });
+    found.unwrap_or((RouteClass::Admin, None))
+}
+
+/// The query without the parameter `key`, in which some SDKs put their credential.
+fn without_key(query: &str) -> Option<Cow<'_, str>> {
+    let is_key = |pair: &&str| pair.split('=').next() == Some("key");
+    if !query.split('&').any(|pair| is_key(&pair)) {
+        return Some(Cow::Borrowed(query));
+    }
+    let kept: Vec<&str> = query.split('&').filter(|pair| !is_key(pair)).collect();
+    (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
+}
+
+/// The values of the parameter `key`.
+pub(crate) fn keys_in_query(query: Option<&str>) -> impl Iterator<Item = &str> {
+    query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.strip_prefix("key="))
+}
+
+impl RoutePattern {
+    /// Whether method and path match; the inner value is the model that the path names.
+    fn matches<'p>(&self, method: &http::Method, path: &[&'p str]) -> Option<Option<&'p str>> {
+        let is_method = self
+            .method
+            .as_ref()
+            .is_none_or(|own| own == method || (own == http::Method::GET && method == http::Method::HEAD));
+        if is_method { match_segments(&self.segments, path) } else { None }
+    }
+}
+
+fn match_segments<'p>(pattern: &[Segment], path: &[&'p str]) -> Option<Option<&'p str>> {
+    match (pattern.split_first(), path.split_first()) {
+        (None, None) => Some(None),
+        (Some((Segment::Rest, [])), _) => Some(None),
+        (Some((Segment::Rest, pattern)), _) => {
+            (0..=path.len()).find_map(|skipped| match_segments(pattern, &path[skipped..]))
+        }
+        (Some((Segment::Literal(literal), pattern)), Some((segment, path))) if literal == segment => {
+            match_segments(pattern, path)
+        }
+        (Some((Segment::Wild { prefix, suffix, is_model }, pattern)), Some((segment, path))) => {
+            let middle = segment.strip_prefix(prefix.as_str())?.strip_suffix(suffix.as_str())?;
+            let inner = match_segments(pattern, path).filter(|_| !middle.is_empty())?;
+            Some(if *is_model { Some(middle) } else { inner })
+        }
+        _ => None,
+    }
+}
+
+impl FromStr for RoutePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (method, path) = text.split_once(' ').ok_or_else(|| format!("`{text}` is not `METHOD /path`"))?;
+        let path = path.strip_prefix('/').ok_or_else(|| format!("`{text}` has no path"))?;
+        let method = match method {
+            "*" => None,
+            name => Some(name.parse().map_err(|_| format!("`{name}` is not a method"))?),
+        };
+        Ok(Self { method, segments: path.split('/').map(segment).collect() })
+    }
+}
+
+fn segment(text: &str) -> Segment {
+    let wild = |(prefix, suffix): (&str, &str), is_model| Segment::Wild {
+        prefix: prefix.to_owned(),
+        suffix: suffix.to_owned(),
+        is_model,
+    };
+    match (text, text.split_once("{model}"), text.split_once('*')) {
+        ("**", _, _) => Segment::Rest,
+        (_, Some(around), _) => wild(around, true),
+        (_, None, Some(around)) => wild(around, false),
+        (_, None, None) => Segment::Literal(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn config() -> Config {
+        Config::parse("", std::path::Path::new("/nowhere")).unwrap()
+    }
+
+    #[track_caller]
+    fn check_canonical(raw: &str, path: Option<&str>) {
+        assert_eq!(
+            canonical(raw.as_bytes()).ok().map(|target| target.path.into_owned()).as_deref(),
+            path,
+            "{raw}"
+        );
+    }
+
+    #[test]
+    fn a_path_has_one_form() {
+        check_canonical("/openai/v1/models", Some("/openai/v1/models"));
+        check_canonical(
+            "/google/v1beta/models/a%3AgenerateContent",
+            Some("/google/v1beta/models/a:generateContent"),
+        );
+        check_canonical("/a/x%20y%c3%a9", Some("/a/x%20y%C3%A9"));
+    }
+
+    #[test]
+    fn a_path_that_could_be_read_twice_is_refused() {
+        for raw in [
+            "/openai/../anthropic",
+            "/a/./b",
+            "/a//b",
+            "/a/%2e%2e/b",
+            "/a/%2E/b",
+            "/a%2fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "/a%25",
+            "/a;x=1",
+            "/a%3bx",
+            "/a#b",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a|b",
+            "/a%+1",
+            "/é",
+        ] {
+            check_canonical(raw, None);
+        }
+    }
+
+    #[track_caller]
+    fn check_route(method: &str, raw: &str, expected: Result<(&str, RouteClass, Option<&str>), DenialCode>) {
+        let target = canonical(raw.as_bytes()).unwrap();
+        let route = resolve(&config(), &method.parse().unwrap(), &target);
+        let shown = route.as_ref().map(|r| (r.upstream_target.as_str(), r.class, r.model.as_deref()));
+        assert_eq!(shown.map_err(|denial| denial.code()), expected, "{method} {raw}");
+    }
+
+    #[test]
+    fn the_base_path_is_not_doubled() {
+        let generate = |target| Ok((target, RouteClass::Generate, None));
+        check_route("POST", "/openai/v1/chat/completions", generate("/v1/chat/completions"));
+        check_route("POST", "/groq/v1/chat/completions", generate("/openai/v1/chat/completions"));
+        check_route("POST", "/groq/openai/v1/chat/completions", generate("/openai/v1/chat/completions"));
+        check_route("POST", "/openrouter/v1/chat/completions", generate("/api/v1/chat/completions"));
+        check_route("POST", "/openrouter/api/v1/chat/completions", generate("/api/v1/chat/completions"));
+        check_route("POST", "/anthropic/v1/messages?beta=true", generate("/v1/messages?beta=true"));
+    }
+
+    #[test]
+    fn the_model_is_read_from_the_path_where_it_is_there() {
+        let expected = ("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse", RouteClass::Generate);
+        let raw = "/gemini/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse&key=abc";
+        check_route("POST", raw, Ok((expected.0, expected.1, Some("gemini-2.5-pro"))));
+    }
+
+    #[test]
+    fn what_is_not_listed_is_administration() {
+        check_route(
+            "POST",
+            "/openai/v1/organization/admin_api_keys",
+            Ok(("/v1/organization/admin_api_keys", RouteClass::Admin, None)),
+        );
+        check_route(
+            "GET",
+            "/openai/v1/chat/completions",
+            Ok(("/v1/chat/completions", RouteClass::Admin, None)),
+        );
+        check_route(
+            "POST",
+            "/openai/v1/realtime/client_secrets",
+            Ok(("/v1/realtime/client_secrets", RouteClass::Mint, None)),
+        );
+        check_route("HEAD", "/openai/v1/models", Ok(("/v1/models", RouteClass::Metadata, None)));
+    }
+
+    #[test]
+    fn unknown_names_are_told() {
+        check_route("GET", "/", Err(DenialCode::InvalidRoute));
+        check_route("GET", "/opneai/v1/models", Err(DenialCode::UnknownProvider));
+        check_route("GET", "/OpenAI/v1/models", Err(DenialCode::UnknownProvider));
+    }
+
+    #[test]
+    fn a_key_in_the_query_never_goes_on() {
+        let target = canonical(b"/google/v1/models?key=tfk_x&pageSize=1&key=b").unwrap();
+        let route = resolve(&config(), &http::Method::GET, &target).unwrap();
+        assert_eq!(route.upstream_target, "/v1/models?pageSize=1");
+        assert_eq!(keys_in_query(target.query).collect::<Vec<_>>(), ["tfk_x", "b"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_canonical_path_is_its_own_canonical_form(raw in "/[ -~]{0,40}") {
+            if let Ok(target) = canonical(raw.as_bytes()) {
+                let again = canonical(target.path.as_bytes());
+                prop_assert_eq!(again.map(|again| again.path.into_owned()), Ok(target.path.into_owned()));
+            }
+        }
+
+        #[test]
+        fn no_bytes_can_panic_the_path_rule(raw in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = canonical(&raw);
+        }
+    }
+}

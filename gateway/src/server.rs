@@ -1,0 +1,349 @@
+//! From start to stop: one instance, everything checked and bound before anything is served, and at the end
+//! no request cut before its grace period is over and no row lost.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pingora::apps::HttpServerApp;
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use storage::{Store, Writer, WriterConfig};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, Semaphore, watch};
+use vault::Vault;
+use zeroize::Zeroizing;
+
+use crate::config::{Config, ConfigError};
+use crate::control::{Command, Reply};
+use crate::daemon::{Daemon, DaemonError, load_snapshot};
+use crate::home::{Home, HomeError, make_private_dir};
+use crate::listen::{Acceptor, ListenError, bind_tcp, bind_unix};
+use crate::proxy::Gateway;
+use crate::state::Shared;
+
+/// How often changes by other processes are looked for.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// Connections kept open to providers, for each worker thread.
+const POOL_SIZE: usize = 128;
+/// A command on the control socket; a passphrase is the longest thing in one.
+const COMMAND_BYTES_MAX: u64 = 64 * 1024;
+
+/// What to serve.
+#[derive(Debug)]
+pub struct ServeOptions {
+    /// Where everything is kept.
+    pub home: Home,
+    /// The configuration file.
+    pub config_path: PathBuf,
+    /// The vault, if it could be opened already; otherwise the daemon starts locked.
+    pub vault: Option<Vault>,
+}
+
+/// What is told once everything is bound and served.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The TCP address, with the port that was bound.
+    pub address: String,
+    /// The data socket.
+    pub socket: PathBuf,
+    /// Whether the keys are loaded.
+    pub is_locked: bool,
+    /// Things worth knowing about the configuration.
+    pub notes: Vec<String>,
+}
+
+/// Why the daemon could not start, or not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The home.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// Another daemon has this home.
+    #[error("a daemon is already running for {} (process {pid})", home.display())]
+    AlreadyRunning {
+        /// The home.
+        home: PathBuf,
+        /// Its process, as it wrote into the lock file.
+        pid: String,
+    },
+    /// An address.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Configuration, database or vault.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// The system.
+    #[error("{doing}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl From<ConfigError> for ServeError {
+    fn from(error: ConfigError) -> Self {
+        Self::Daemon(error.into())
+    }
+}
+
+impl From<storage::Error> for ServeError {
+    fn from(error: storage::Error) -> Self {
+        Self::Daemon(error.into())
+    }
+}
+
+impl ServeError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Home(error) => error.hint(),
+            Self::AlreadyRunning { .. } => Some("tokfence status, or tokfence restart".to_owned()),
+            Self::Listen(ListenError::Tcp { .. }) => {
+                Some("see who has the port, or set `daemon.port` in config.toml".to_owned())
+            }
+            Self::Listen(_) => Some("set `daemon.socket_path` in config.toml".to_owned()),
+            Self::Daemon(error) => error.hint(),
+            Self::Io { .. } => None,
+        }
+    }
+}
+
+/// Serves until the process is told to stop, by a signal or over the control socket. `on_serving` is called
+/// once, when requests are answered.
+///
+/// # Errors
+/// [`ServeError`] when it cannot start; nothing is left behind then.
+pub fn serve(options: ServeOptions, on_serving: impl FnOnce(&Serving)) -> Result<(), ServeError> {
+    // Everything this process makes is for its user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    options.home.prepare()?;
+    make_private_dir(&options.home.control_dir())?;
+    let _instance = claim_home(&options.home)?;
+    let config = Config::load(&options.config_path, options.home.dir())?;
+    let store = Store::open(&config.logging.db_path)?;
+    let retention = config.logging.retention_days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
+    let writer_config = WriterConfig { retention, ..WriterConfig::default() };
+    let (ledger, writer) = Writer::start(&config.logging.db_path, writer_config)?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.daemon.threads)
+        .thread_name("gateway")
+        .enable_all()
+        .build()
+        .map_err(|source| ServeError::Io { doing: "start the worker threads", source })?;
+    let served = runtime.block_on(run(options, config, store, ledger, on_serving));
+    // What is still running is dropped here and settles itself; after that the writer has every row.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    let written = writer.shutdown();
+    served?;
+    Ok(written?)
+}
+
+async fn run(
+    options: ServeOptions,
+    config: Config,
+    store: Store,
+    ledger: storage::Ledger,
+    on_serving: impl FnOnce(&Serving),
+) -> Result<(), ServeError> {
+    let tcp = bind_tcp(config.daemon.listen)?;
+    let address =
+        tcp.local_addr().map_err(|source| ServeError::Io { doing: "read the bound address", source })?;
+    let socket_path = config.daemon.socket_path.clone();
+    let unix = bind_unix(&socket_path, 0o660)?;
+    let control = bind_unix(&options.home.control_socket(), 0o600)?;
+
+    let (daemon_config, limits) = (config.daemon.clone(), config.limits.clone());
+    let notes = config.notes.clone();
+    let (snapshot, epoch) = load_snapshot(config, &store)?;
+    let shared = Arc::new(Shared::new(snapshot, ledger, address.port()));
+    let daemon = Arc::new(Daemon::new(
+        shared.clone(),
+        options.home.clone(),
+        options.config_path,
+        address.to_string(),
+        (store, epoch),
+        options.vault,
+    )?);
+    let conf = Arc::new(ServerConf {
+        threads: daemon_config.threads,
+        upstream_keepalive_pool_size: POOL_SIZE,
+        // A request whose body reached a provider is never sent again.
+        max_retries: 1,
+        ..ServerConf::default()
+    });
+    let proxy = Arc::new(http_proxy(&conf, Gateway { shared: shared.clone() }));
+    let (stop_accepting, shutdown) = watch::channel(false);
+    let acceptor = Arc::new(Acceptor {
+        proxy: proxy.clone(),
+        shared: shared.clone(),
+        shutdown,
+        connections: Arc::new(Semaphore::new(limits.connections)),
+        header_bytes_max: limits.header_bytes,
+    });
+    let listeners =
+        [tokio::spawn(acceptor.clone().serve_tcp(tcp)), tokio::spawn(acceptor.clone().serve_unix(unix))];
+    let stop = Arc::new(Notify::new());
+    let control = tokio::spawn(serve_control(control, daemon.clone(), stop.clone()));
+    let watcher = tokio::spawn(watch_for_changes(daemon.clone()));
+
+    let is_locked = shared.is_locked();
+    on_serving(&Serving { address: address.to_string(), socket: socket_path.clone(), is_locked, notes });
+    wait_for_stop(&daemon, &stop).await?;
+
+    tracing::info!("stopping");
+    shared.is_draining.store(true, Ordering::Relaxed);
+    // The receivers live as long as the acceptor, so this cannot fail.
+    let _ = stop_accepting.send(true);
+    for listener in listeners {
+        let _ = listener.await;
+    }
+    proxy.http_cleanup().await;
+    drain(&shared, daemon_config.shutdown_grace).await;
+    watcher.abort();
+    control.abort();
+    for path in [socket_path, options.home.control_socket()] {
+        // A socket that is gone already is as good as one removed.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Waits until no request is in flight, or the grace period is over.
+async fn drain(shared: &Shared, grace: Duration) {
+    let deadline = Instant::now() + grace;
+    while shared.in_flight.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// SIGTERM, SIGINT or a command ends the daemon; SIGHUP makes it read everything again.
+async fn wait_for_stop(daemon: &Arc<Daemon>, stop: &Notify) -> Result<(), ServeError> {
+    let on = |kind| signal(kind).map_err(|source| ServeError::Io { doing: "listen for signals", source });
+    let (mut terminate, mut interrupt, mut hang_up) =
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = stop.notified() => return Ok(()),
+            _ = hang_up.recv() => {
+                let daemon = daemon.clone();
+                let reloaded = tokio::task::spawn_blocking(move || daemon.reload()).await;
+                if let Ok(Err(error)) = reloaded {
+                    tracing::error!(%error, "the old state stays in force");
+                }
+            }
+        }
+    }
+}
+
+async fn watch_for_changes(daemon: Arc<Daemon>) {
+    let mut interval = tokio::time::interval(WATCH_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut was_failing = false;
+    loop {
+        interval.tick().await;
+        let daemon = daemon.clone();
+        let looked = tokio::task::spawn_blocking(move || daemon.look_for_changes()).await;
+        match looked {
+            Ok(Err(error)) if !was_failing => {
+                tracing::error!(%error, "a change cannot be read; the old state stays in force");
+                was_failing = true;
+            }
+            Ok(Err(_)) | Err(_) => {}
+            Ok(Ok(())) => was_failing = false,
+        }
+    }
+}
+
+async fn serve_control(listener: UnixListener, daemon: Arc<Daemon>, stop: Arc<Notify>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(answer_control(stream, daemon.clone(), stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a control connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer_control(mut stream: UnixStream, daemon: Arc<Daemon>, stop: Arc<Notify>) {
+    let own_uid = rustix::process::geteuid().as_raw();
+    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own_uid) {
+        return;
+    }
+    let mut line = Zeroizing::new(String::new());
+    let (reader, mut writer) = stream.split();
+    let mut reader = BufReader::new(reader.take(COMMAND_BYTES_MAX));
+    if reader.read_line(&mut line).await.is_err() || line.is_empty() {
+        return;
+    }
+    let reply = match serde_json::from_str::<Command>(&line) {
+        Ok(command) => tokio::task::spawn_blocking(move || execute(&daemon, command, &stop)).await,
+        Err(_) => Ok(Reply::Failed {
+            code: "not_understood".to_owned(),
+            message: "the command is not understood; it may be of another version".to_owned(),
+            hint: Some("tokfence restart".to_owned()),
+        }),
+    };
+    if let Ok(Ok(mut text)) = reply.map(|reply| serde_json::to_vec(&reply)) {
+        text.push(b'\n');
+        // A caller that is gone does not need its answer.
+        let _ = writer.write_all(&text).await;
+    }
+}
+
+fn execute(daemon: &Daemon, command: Command, stop: &Notify) -> Reply {
+    let done = |result: Result<Vec<String>, DaemonError>| match result {
+        Ok(notes) => Reply::Done { notes },
+        Err(error) => error.into(),
+    };
+    match command {
+        Command::Status => Reply::Status(daemon.status()),
+        Command::Reload => done(daemon.reload()),
+        Command::Flush => done(daemon.flush().map(|()| Vec::new())),
+        Command::Lock => {
+            daemon.lock();
+            done(Ok(Vec::new()))
+        }
+        Command::Unlock { with } => done(daemon.unlock(with).map(|()| Vec::new())),
+        Command::Stop => {
+            stop.notify_one();
+            done(Ok(Vec::new()))
+        }
+    }
+}
+
+/// Takes the lock of the home, which lasts as long as the file is open: however a daemon ends, it is free then.
+fn claim_home(home: &Home) -> Result<File, ServeError> {
+    let failed = |source| ServeError::Io { doing: "open the lock file", source };
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(home.lock())
+        .map_err(failed)?;
+    if file.try_lock().is_err() {
+        let mut pid = String::new();
+        // What is in there only makes the message better.
+        let _ = file.read_to_string(&mut pid);
+        return Err(ServeError::AlreadyRunning { home: home.dir().to_owned(), pid: pid.trim().to_owned() });
+    }
+    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}

@@ -1,0 +1,148 @@
+//! What the gateway knows while it serves: one immutable snapshot of configuration and policy, one ring of
+//! credentials, both replaced whole. A request loads each once and uses it to its end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use policy::{Capability, CapabilityId, PriceTable, ProviderId, RequestId, TimestampUs};
+use storage::Ledger;
+use vault::{EntryKind, Origin, Vault};
+
+use crate::catalogue::Provider;
+use crate::config::Config;
+use crate::upstream::Upstream;
+
+/// Configuration and policy at one moment.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) config: Config,
+    pub(crate) capabilities: HashMap<CapabilityId, Capability>,
+    pub(crate) upstreams: HashMap<ProviderId, Arc<Upstream>>,
+    pub(crate) prices: Arc<PriceTable>,
+}
+
+/// The credentials as ready header values, or none of them while the vault is locked.
+#[derive(Debug)]
+pub(crate) enum KeyRing {
+    Locked,
+    Unlocked(HashMap<ProviderId, Key>),
+}
+
+/// One credential: what to send, and the only origin it may be sent to.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) value: HeaderValue,
+    pub(crate) origin: Origin,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) keys: ArcSwap<KeyRing>,
+    pub(crate) ledger: Ledger,
+    /// The port that callers name in `Host`.
+    pub(crate) port: u16,
+    /// Requests between their first phase and their settlement.
+    pub(crate) in_flight: AtomicUsize,
+    /// Bytes of request bodies held in memory.
+    pub(crate) buffered_bytes: AtomicU64,
+    /// Whether new requests are turned away because the daemon is about to end.
+    pub(crate) is_draining: AtomicBool,
+    ids: IdSource,
+}
+
+impl Shared {
+    pub(crate) fn new(snapshot: Snapshot, ledger: Ledger, port: u16) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            keys: ArcSwap::from_pointee(KeyRing::Locked),
+            ledger,
+            port,
+            in_flight: AtomicUsize::new(0),
+            buffered_bytes: AtomicU64::new(0),
+            is_draining: AtomicBool::new(false),
+            ids: IdSource::default(),
+        }
+    }
+
+    pub(crate) fn new_request_id(&self, now: TimestampUs) -> RequestId {
+        self.ids.next(now)
+    }
+
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(**self.keys.load(), KeyRing::Locked)
+    }
+}
+
+impl KeyRing {
+    /// Makes the header values once, so that no request has to. Entries whose provider no longer exists, or
+    /// that serve `watch` alone, are left out.
+    pub(crate) fn from_vault(vault: &Vault, config: &Config) -> Self {
+        let inference = vault.entries().iter().filter(|entry| entry.kind() == EntryKind::Inference);
+        let keys = inference.filter_map(|entry| {
+            let provider = config.provider(entry.provider())?;
+            let value = header_value(provider, entry.secret().expose())?;
+            Some((provider.id.clone(), Key { value, origin: entry.allowed_origin().clone() }))
+        });
+        Self::Unlocked(keys.collect())
+    }
+}
+
+/// The value of the header that carries a credential; `None` when it could not stand in a header.
+fn header_value(provider: &Provider, secret: &str) -> Option<HeaderValue> {
+    let (_, prefix) = provider.auth.header()?;
+    let mut value = HeaderValue::try_from(format!("{prefix}{secret}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Request ids that rise within the process even when the clock does not.
+#[derive(Debug)]
+struct IdSource {
+    last_ms: AtomicI64,
+    seed: [u8; 8],
+    count: AtomicU64,
+}
+
+impl Default for IdSource {
+    fn default() -> Self {
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).expect("without randomness of the system nothing here is safe");
+        Self { last_ms: AtomicI64::new(0), seed, count: AtomicU64::new(0) }
+    }
+}
+
+impl IdSource {
+    /// 48 bits of time, then a count, then bits that differ between processes. An id names a request and
+    /// guards nothing, so it need not be unpredictable.
+    fn next(&self, now: TimestampUs) -> RequestId {
+        let ms = now / 1000;
+        let last = self.last_ms.fetch_max(ms, Ordering::Relaxed).max(ms);
+        let count = u128::from(self.count.fetch_add(1, Ordering::Relaxed)) & 0xffff_ffff;
+        let random = (count << 48) | (u128::from(u64::from_be_bytes(self.seed)) >> 16);
+        RequestId::from_parts(u64::try_from(last).unwrap_or(0), random)
+    }
+}
+
+/// The wall clock, in microseconds since the epoch.
+pub(crate) fn now_us() -> TimestampUs {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_rise_even_when_the_clock_goes_back() {
+        let ids = IdSource::default();
+        let texts: Vec<String> =
+            [5_000_000, 4_000_000, 6_000_000].map(|now| ids.next(now).to_string()).to_vec();
+        assert!(texts.is_sorted(), "{texts:?}");
+    }
+}

@@ -1,0 +1,264 @@
+//! Where a provider's requests go: its addresses, its connection settings, and the header of each request.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+use pingora::protocols::tls::CaType;
+use pingora::tls::RootCertStore;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora::utils::tls::{WrappedX509, parse_x509};
+use policy::{Denial, DenialCode};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use storage::Reservation;
+
+use crate::catalogue::{Provider, is_https};
+use crate::headers::is_passed;
+use crate::state::Key;
+
+/// How long a looked-up address is used.
+const ADDRESS_AGE_MAX: Duration = Duration::from_secs(60);
+/// A pooled connection is dropped before providers drop it, about fifteen seconds for the quickest.
+const POOL_IDLE: Duration = Duration::from_secs(12);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A provider, ready to be connected to.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) provider: Arc<Provider>,
+    /// What goes into `Host`: the name, and the port where it is not the scheme's own.
+    host: HeaderValue,
+    /// The name of the credential's header.
+    auth_header: Option<HeaderName>,
+    ca: Option<Arc<CaType>>,
+    addresses: ArcSwapOption<Addresses>,
+}
+
+#[derive(Debug)]
+struct Addresses {
+    addresses: Vec<SocketAddr>,
+    looked_up: Instant,
+}
+
+/// A provider whose settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificates for `{provider}` cannot be used: {reason}")]
+pub struct UpstreamError {
+    provider: String,
+    reason: String,
+}
+
+impl Upstream {
+    pub(crate) fn new(provider: Arc<Provider>) -> Result<Self, UpstreamError> {
+        let bad = |reason: String| UpstreamError { provider: provider.id.to_string(), reason };
+        let origin = &provider.origin;
+        let authority = if origin.port() == origin.scheme().usual_port() {
+            origin.host().to_owned()
+        } else {
+            format!("{}:{}", origin.host(), origin.port())
+        };
+        let ca = match &provider.ca_file {
+            None => None,
+            Some(path) => Some(read_certificates(path).map_err(&bad)?),
+        };
+        let host = HeaderValue::try_from(authority).map_err(|error| bad(error.to_string()))?;
+        let auth_header = provider.auth.header().map(|(name, _)| name);
+        Ok(Self { auth_header, host, ca, addresses: ArcSwapOption::empty(), provider })
+    }
+
+    /// An address of the provider: the one it has, or one looked up in the last minute.
+    pub(crate) async fn peer(&self) -> Result<HttpPeer, Denial> {
+        let address = self.address().await?;
+        let origin = &self.provider.origin;
+        let is_tls = is_https(origin);
+        // The name must never be empty: without one the certificate would not be checked.
+        let server_name = origin.host().trim_matches(['[', ']']).to_owned();
+        let mut peer = HttpPeer::new(address, is_tls, server_name);
+        let (timeouts, options) = (self.provider.timeouts, &mut peer.options);
+        options.connection_timeout = Some(timeouts.connect);
+        options.total_connection_timeout = Some(timeouts.connect);
+        options.read_timeout = Some(timeouts.first_byte);
+        options.write_timeout = Some(WRITE_TIMEOUT);
+        options.idle_timeout = Some(POOL_IDLE);
+        options.ca = self.ca.clone();
+        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+        Ok(peer)
+    }
+
+    async fn address(&self) -> Result<SocketAddr, Denial> {
+        let known = self.addresses.load();
+        if let Some(known) = known.as_ref().filter(|known| known.looked_up.elapsed() < ADDRESS_AGE_MAX) {
+            return Ok(known.addresses[0]);
+        }
+        match (self.look_up().await, known.as_ref()) {
+            (Ok(addresses), _) => {
+                let first = addresses[0];
+                self.addresses.store(Some(Arc::new(Addresses { addresses, looked_up: Instant::now() })));
+                Ok(first)
+            }
+            // A name server that fails for a moment is no reason to stop: the last answer is good enough.
+            (Err(_), Some(known)) => Ok(known.addresses[0]),
+            (Err(denial), None) => Err(denial),
+        }
+    }
+
+    async fn look_up(&self) -> Result<Vec<SocketAddr>, Denial> {
+        let origin = &self.provider.origin;
+        let unreachable = |what: String| Denial::new(DenialCode::UpstreamUnreachable, what);
+        let host = origin.host().trim_matches(['[', ']']);
+        let found = tokio::time::timeout(
+            self.provider.timeouts.connect,
+            tokio::net::lookup_host((host, origin.port())),
+        );
+        let found = match found.await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) => return Err(unreachable(format!("the name {host} cannot be looked up"))),
+            Err(_) => return Err(unreachable(format!("looking up the name {host} took too long"))),
+        };
+        let mut addresses: Vec<SocketAddr> =
+            found.filter(|address| is_allowed(address.ip(), self.provider.is_local)).collect();
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        if addresses.is_empty() {
+            let hint = "set `local = true` for a provider on this machine or in its network";
+            let what = format!("the name {host} leads to no public address");
+            return Err(unreachable(what).with_hint(hint));
+        }
+        Ok(addresses)
+    }
+
+    /// Whether the key may be sent here. It is bound to the origin it was stored for, inside the sealed vault,
+    /// so an edited configuration cannot send it elsewhere.
+    pub(crate) fn check_key(&self, key: &Key) -> Result<(), Denial> {
+        if key.origin == self.provider.origin {
+            return Ok(());
+        }
+        let message = format!(
+            "the key of `{}` was stored for {} and is not sent to {}",
+            self.provider.id, key.origin, self.provider.origin
+        );
+        Err(Denial::new(DenialCode::MissingKey, message)
+            .with_hint(format!("tokfence vault add {}", self.provider.id)))
+    }
+
+    /// The header of a request to this provider, built from nothing: the caller's headers that are on the list,
+    /// then our own, then the credential. The reservation is the proof that the request was admitted.
+    pub(crate) fn build_request(
+        &self,
+        method: &http::Method,
+        target: &str,
+        caller: &HeaderMap,
+        key: Option<&Key>,
+        body_bytes: usize,
+        _proof: &Reservation,
+    ) -> pingora::Result<RequestHeader> {
+        let mut request = RequestHeader::build(method.clone(), target.as_bytes(), Some(16))?;
+        for (name, value) in caller {
+            if is_passed(name, &self.provider.passed_headers) {
+                request.append_header(name.clone(), value.clone())?;
+            }
+        }
+        request.insert_header(header::HOST, self.host.clone())?;
+        // What we cannot read we cannot meter, so nothing compressed is asked for.
+        request.insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))?;
+        if body_bytes > 0 || method_has_body(method) {
+            request.insert_header(header::CONTENT_LENGTH, body_bytes)?;
+        }
+        for (name, value) in &self.provider.extra_headers {
+            request.insert_header(name.clone(), value.clone())?;
+        }
+        if let (Some(name), Some(key)) = (&self.auth_header, key) {
+            request.insert_header(name.clone(), key.value.clone())?;
+        }
+        Ok(request)
+    }
+}
+
+fn method_has_body(method: &http::Method) -> bool {
+    matches!(*method, http::Method::POST | http::Method::PUT | http::Method::PATCH)
+}
+
+/// Whether a provider may be at this address. Addresses of this machine and its network are for providers
+/// marked `local`, so that a name cannot be pointed at them; the cloud's metadata service is for nobody.
+fn is_allowed(address: IpAddr, is_local: bool) -> bool {
+    let address = address.to_canonical();
+    let is_metadata = match address {
+        IpAddr::V4(v4) => v4.octets() == [169, 254, 169, 254],
+        IpAddr::V6(v6) => v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254],
+    };
+    !is_metadata && (is_local || !is_private(address))
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let is_shared = a == 100 && (64..128).contains(&b);
+            v4.is_loopback()
+                || v4.is_private()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || is_shared
+                || a == 0
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
+        }
+    }
+}
+
+fn read_certificates(path: &std::path::Path) -> Result<Arc<CaType>, String> {
+    let because = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let mut certificates = Vec::new();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| because(&error))? {
+        let certificate = certificate.map_err(|error| because(&error))?;
+        // The engine panics on a certificate that is none, so it is tried here first.
+        RootCertStore::empty().add(certificate.clone()).map_err(|error| because(&error))?;
+        certificates.push(WrappedX509::new(certificate.to_vec(), parse_x509));
+    }
+    if certificates.is_empty() {
+        return Err(because(&"it holds no certificate"));
+    }
+    Ok(certificates.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_address(address: &str, is_local: bool, allowed: bool) {
+        assert_eq!(is_allowed(address.parse().unwrap(), is_local), allowed, "{address} local={is_local}");
+    }
+
+    #[test]
+    fn a_name_cannot_lead_to_this_machine_or_its_network() {
+        for private in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.1.1",
+            "172.16.0.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+        ] {
+            check_address(private, false, false);
+            check_address(private, true, true);
+        }
+        check_address("1.1.1.1", false, true);
+        check_address("2606:4700::1111", false, true);
+    }
+
+    #[test]
+    fn nobody_asks_the_metadata_service() {
+        check_address("169.254.169.254", true, false);
+        check_address("::ffff:169.254.169.254", true, false);
+    }
+}
