@@ -293,3 +293,32 @@ fn damaged_hint(path: &Path) -> String {
         "the file was left as it is; restore a backup: cp <backup> '{path}' && rm -f '{path}-wal' '{path}-shm'"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_may_cross_threads() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<Error>();
+    }
+
+    #[test]
+    fn a_locked_database_may_be_asked_again_and_a_damaged_one_not() {
+        let of = |code| Error::Sqlite {
+            doing: "test",
+            source: rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None),
+        };
+        for (code, name, is_passing) in [
+            (rusqlite::ffi::SQLITE_BUSY, "database_busy", true),
+            (rusqlite::ffi::SQLITE_FULL, "disk_full", true),
+            (rusqlite::ffi::SQLITE_CORRUPT, "database_damaged", false),
+            (rusqlite::ffi::SQLITE_NOTADB, "database_damaged", false),
+            (rusqlite::ffi::SQLITE_IOERR_FSYNC, "sqlite", false),
+        ] {
+            let error = of(code);
+            assert_eq!((error.code(), error.is_passing()), (name, is_passing));
+        }
+    }
+}
