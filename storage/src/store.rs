@@ -90,7 +90,7 @@ impl Store {
         statement.query_row([], |row| row.get(0)).doing("read the policy epoch")
     }
 
-    /// Reads the whole database and checks its structure. Takes about a second for a gigabyte; for start-up and
+    /// Reads the whole database and checks its structure. Takes some seconds for a gigabyte; for start-up and
     /// `doctor`.
     ///
     /// # Errors
