@@ -21,6 +21,7 @@ const READ_BYTES: usize = 16 << 10;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const BODY_BYTES_MAX: usize = 64 << 20;
 const HEADERS_MAX: usize = 64;
+const EVENTS_PER_WRITE: u32 = 8;
 
 /// The credential that the provider accepts travels by environment: arguments are visible to every user.
 pub(crate) const MOCK_CREDENTIAL_ENV: &str = "BENCH_MOCK_CREDENTIAL";
@@ -146,14 +147,30 @@ impl Caller {
         self.write(&answer::closing(wire, plan.events, has_usage)).await
     }
 
-    /// One write for each event, as a provider sends them while it generates.
-    async fn write_events(&mut self, plan: StreamPlan, mut event: StampedEvent) -> Result<()> {
+    async fn write_events(&mut self, plan: StreamPlan, event: StampedEvent) -> Result<()> {
         if plan.gap.is_zero() {
-            for _ in 0..plan.events {
-                self.write(event.stamped(monotonic_ns())).await?;
-            }
-            return Ok(());
+            self.write_unpaced(plan, event).await
+        } else {
+            self.write_paced(plan, event).await
         }
+    }
+
+    /// Each event is an HTTP chunk of its own, which is the work that a proxy has with it. Several go into one
+    /// write, or the provider's system calls would limit the rate before a proxy does.
+    async fn write_unpaced(&mut self, plan: StreamPlan, mut event: StampedEvent) -> Result<()> {
+        let mut batch = Vec::new();
+        for at in 1..=plan.events {
+            batch.extend_from_slice(event.stamped(monotonic_ns()));
+            if at % EVENTS_PER_WRITE == 0 || at == plan.events {
+                self.write(&batch).await?;
+                batch.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// One write for each event, as a provider sends them while it generates.
+    async fn write_paced(&mut self, plan: StreamPlan, mut event: StampedEvent) -> Result<()> {
         let mut ticks = interval_at(Instant::now() + plan.gap, plan.gap);
         // An event that is late stays late; catching up would send a burst that no provider sends.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
