@@ -1,0 +1,131 @@
+//! The embedded price list: it loads, says where it comes from, and costs what the providers' pages say.
+
+use gateway::embedded_prices;
+use policy::{NanoUsd, Rates, Usage};
+
+/// The cost of a usage in nano-dollars, under a price that must be in the list.
+#[track_caller]
+fn check_cost(provider: &str, model: &str, usage: Usage, nanos: i64) {
+    let table = embedded_prices();
+    let resolved = table.resolve(provider, model);
+    let price = resolved.unwrap_or_else(|| panic!("no price for {provider}/{model}")).price;
+    assert_eq!(price.cost(&usage), Ok(NanoUsd::from_nanos(nanos)), "{provider}/{model}");
+}
+
+#[test]
+fn the_list_says_where_it_comes_from() {
+    let table = embedded_prices();
+    assert!(table.source.contains("litellm"), "{}", table.source);
+    assert_eq!(table.licence, "MIT");
+    assert!(table.version.contains('.'), "{}", table.version);
+    let parts: Vec<_> =
+        table.date.split('-').map(|part| part.parse::<u32>().map_or(0, |_| part.len())).collect();
+    assert_eq!(parts, [4, 2, 2], "{}", table.date);
+    let notice = include_str!("../../conf/prices/LICENSE-litellm");
+    assert!(
+        notice.contains("MIT License") && notice.contains("Copyright (c)"),
+        "the licence asks for its text"
+    );
+}
+
+/// Computed by hand from the providers' price pages.
+#[test]
+fn known_models_cost_what_their_providers_ask() {
+    // 10 at $4, 100,000 read at $0.20, 2,000 written at $5, 789 out at $20 a million.
+    check_cost(
+        "anthropic",
+        "claude-opus-5-5",
+        Usage { input: 10, cache_read: 100_000, cache_write_5m: 2_000, output: 789, ..Usage::default() },
+        40_000 + 20_000_000 + 10_000_000 + 15_780_000,
+    );
+    // An hour in the cache costs twice the input.
+    check_cost(
+        "anthropic",
+        "claude-sonnet-4-5",
+        Usage { cache_write_1h: 1_000_000, ..Usage::default() },
+        6_000_000_000,
+    );
+    // 23,456 at $1.25, 100,000 cached at $0.125, 789 out at $10.
+    check_cost(
+        "openai",
+        "gpt-5.1-2025-11-13",
+        Usage { input: 23_456, cache_read: 100_000, output: 789, reasoning: 512, ..Usage::default() },
+        29_320_000 + 12_500_000 + 7_890_000,
+    );
+    // Above 272,000 tokens all of it is dearer: $10 in, $45 out.
+    check_cost(
+        "openai",
+        "gpt-5.5",
+        Usage { input: 300_000, output: 1_000, ..Usage::default() },
+        3_000_000_000 + 45_000_000,
+    );
+    check_cost(
+        "google",
+        "gemini-2.5-pro",
+        Usage { input: 200_000, output: 1_200, ..Usage::default() },
+        262_000_000,
+    );
+    check_cost(
+        "google",
+        "gemini-2.5-pro",
+        Usage { input: 250_000, output: 1_200, ..Usage::default() },
+        643_000_000,
+    );
+    check_cost("openai", "text-embedding-3-small", Usage { input: 1_000, ..Usage::default() }, 20_000);
+    check_cost(
+        "groq",
+        "openai/gpt-oss-120b",
+        Usage { input: 1_000, output: 1_000, ..Usage::default() },
+        750_000,
+    );
+    check_cost("mistral", "mistral-large-latest", Usage { input: 1, output: 1, ..Usage::default() }, 2_000);
+}
+
+#[test]
+fn every_built_in_provider_with_a_price_list_has_models() {
+    let table = embedded_prices();
+    for provider in [
+        "anthropic",
+        "openai",
+        "google",
+        "mistral",
+        "groq",
+        "deepseek",
+        "xai",
+        "together",
+        "fireworks",
+        "cerebras",
+        "cohere",
+        "perplexity",
+        "moonshot",
+        "zai",
+    ] {
+        let models = table.iter().filter(|(of, _, _)| *of == provider).count();
+        assert!(models >= 5, "{provider} has {models} models");
+    }
+}
+
+#[test]
+fn nothing_is_free_and_no_long_context_is_cheaper() {
+    for (provider, model, price) in embedded_prices().iter() {
+        let tiers = price.tiers.iter().map(|tier| &tier.rates);
+        for rates in std::iter::once(&price.rates).chain(tiers) {
+            check_rates(provider, model, rates, &price.rates);
+        }
+        assert!(price.tiers.iter().all(|tier| tier.above_input_tokens >= 1_000), "{provider}/{model}");
+    }
+}
+
+#[track_caller]
+fn check_rates(provider: &str, model: &str, rates: &Rates, base: &Rates) {
+    let is_embedding = ["emb", "bge", "gte", "UAE"].iter().any(|part| model.contains(part));
+    assert!(is_embedding || rates.output.nanos_per_mtok() > 0, "{provider}/{model} answers for nothing");
+    for rate in [rates.input, rates.cache_read(), rates.cache_write_5m(), rates.cache_write_1h()] {
+        assert!(rate.nanos_per_mtok() > 0, "{provider}/{model}");
+    }
+    assert!(rates.input >= base.input && rates.output >= base.output, "{provider}/{model}");
+    assert!(rates.cache_read() <= rates.input, "{provider}/{model}: the cache costs more than no cache");
+    assert!(rates.cache_write_1h() >= rates.cache_write_5m(), "{provider}/{model}");
+    // A thousand dollars a million tokens: no model costs that; a wrong power of ten does.
+    assert!(rates.output.nanos_per_mtok() < 1_000 * 1_000_000_000, "{provider}/{model}");
+}
