@@ -48,7 +48,10 @@ pub(super) enum Place {
 /// The counts that reports are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counted {
+    /// Input that includes what was read from and written to a cache.
     Input,
+    /// Input that does not, as Anthropic counts.
+    UncachedInput,
     Output,
     Total,
     CacheRead,
@@ -76,12 +79,12 @@ pub(super) fn member(wire: WireFormat, object: Place, key: &[u8]) -> Place {
     }
     let own = match wire {
         WireFormat::OpenAi => None,
-        // The one format that shares OpenAI's names and means other things by them.
-        WireFormat::Anthropic => return anthropic(object, key),
+        WireFormat::Anthropic => anthropic(object, key),
         WireFormat::Google => google(object, key),
         WireFormat::Ollama => ollama(object, key),
         WireFormat::Cohere => cohere(object, key),
     };
+    // Every provider has OpenAI-compatible routes as well. Names they share, the provider's own meaning decides.
     own.unwrap_or_else(|| openai(object, key))
 }
 
@@ -139,24 +142,22 @@ fn openai_usage(key: &[u8]) -> Place {
     }
 }
 
-fn anthropic(object: Place, key: &[u8]) -> Place {
-    match (object, key) {
+fn anthropic(object: Place, key: &[u8]) -> Option<Place> {
+    Some(match (object, key) {
         (Place::Root | Place::Message, b"usage") => Place::Usage,
         (Place::Root | Place::Message, b"model") => Place::Model,
         (Place::Root, b"message") => Place::Message,
-        (Place::Root, b"delta" | b"content") => Place::Text,
-        (Place::Root, b"type") => Place::Type,
-        (Place::Root, b"error") => Place::Error,
-        (Place::Usage, b"input_tokens") => Place::Count(Counted::Input),
-        (Place::Usage, b"output_tokens") => Place::Count(Counted::Output),
+        (Place::Root, b"content") => Place::Text,
+        (Place::Usage, b"input_tokens") => Place::Count(Counted::UncachedInput),
         (Place::Usage, b"cache_read_input_tokens") => Place::Count(Counted::CacheRead),
         (Place::Usage, b"cache_creation_input_tokens") => Place::Count(Counted::CacheWrite),
         (Place::Usage, b"cache_creation") => Place::CacheCreation,
         (Place::Usage, b"service_tier") => Place::ServiceTier,
+        (Place::OutputDetails, b"thinking_tokens") => Place::Count(Counted::Reasoning),
         (Place::CacheCreation, b"ephemeral_5m_input_tokens") => Place::Count(Counted::CacheWrite5m),
         (Place::CacheCreation, b"ephemeral_1h_input_tokens") => Place::Count(Counted::CacheWrite1h),
-        _ => Place::Nowhere,
-    }
+        _ => return None,
+    })
 }
 
 fn google(object: Place, key: &[u8]) -> Option<Place> {

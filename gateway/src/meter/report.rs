@@ -66,41 +66,47 @@ impl Report {
     }
 
     fn usage(&self) -> Option<Usage> {
-        let count = |counted: Counted| self.counts[counted as usize];
-        let (mut input, mut output) = (count(Counted::Input), count(Counted::Output));
-        if input.is_none() && output.is_none() {
-            (input, output) = (count(Counted::UnbilledInput), count(Counted::UnbilledOutput));
+        let (kinds, output) = (self.input_kinds(), self.value(Counted::Output));
+        if kinds.is_none() && output.is_none() {
+            return self.second_hand_usage();
         }
-        if input.is_none() && output.is_none() {
-            // Some embedding endpoints report nothing but a total.
-            input = Some(count(Counted::Total)?);
-        }
-        let or_zero = |counted: Counted| count(counted).unwrap_or(0);
-        let input = input.unwrap_or(0).saturating_add(or_zero(Counted::ToolInput));
-        let output = output.unwrap_or(0).saturating_add(or_zero(Counted::Thoughts));
+        let kinds = kinds.unwrap_or_default();
+        let output = output.unwrap_or(0).saturating_add(self.or_zero(Counted::Thoughts));
         // xAI and Gemini's OpenAI-compatible route leave reasoning out of the output, but not out of the total.
-        let rest = or_zero(Counted::Total).saturating_sub(input.saturating_add(output));
-        let output = output.saturating_add(rest);
-        let reasoning = or_zero(Counted::Reasoning).saturating_add(or_zero(Counted::Thoughts)).min(output);
-        Some(Usage { output, reasoning, ..self.input_kinds(input) })
+        let listed = kinds.input_total().saturating_add(output);
+        let output = output.saturating_add(self.or_zero(Counted::Total).saturating_sub(listed));
+        let reasoning = self.or_zero(Counted::Reasoning).saturating_add(self.or_zero(Counted::Thoughts));
+        Some(Usage { output, reasoning: reasoning.min(output), ..kinds })
     }
 
-    /// Splits the input into its disjoint kinds.
-    fn input_kinds(&self, reported: u64) -> Usage {
-        let or_zero = |counted: Counted| self.counts[counted as usize].unwrap_or(0);
-        let cache_read = or_zero(Counted::CacheRead);
-        let cache_write_1h = or_zero(Counted::CacheWrite1h);
+    /// Cohere's unbilled tokens where none are billed; a total, which is all that some embedding endpoints report.
+    fn second_hand_usage(&self) -> Option<Usage> {
+        let (input, output) = (self.value(Counted::UnbilledInput), self.value(Counted::UnbilledOutput));
+        let input = input.or(if output.is_none() { Some(self.value(Counted::Total)?) } else { None });
+        Some(Usage { input: input.unwrap_or(0), output: output.unwrap_or(0), ..Usage::default() })
+    }
+
+    /// The input in its disjoint kinds.
+    fn input_kinds(&self) -> Option<Usage> {
+        let cache_read = self.or_zero(Counted::CacheRead);
+        let cache_write_1h = self.or_zero(Counted::CacheWrite1h);
         // Without a split, and for what the split leaves over, the provider's ordinary lifetime holds.
-        let unsplit = or_zero(Counted::CacheWrite).saturating_sub(cache_write_1h);
-        let cache_write_5m = or_zero(Counted::CacheWrite5m).max(unsplit);
-        let cached = cache_read.saturating_add(cache_write_5m).saturating_add(cache_write_1h);
-        let input = match self.wire {
-            WireFormat::Anthropic => reported,
-            WireFormat::OpenAi | WireFormat::Google | WireFormat::Ollama | WireFormat::Cohere => {
-                reported.saturating_sub(cached)
-            }
-        };
-        Usage { input, cache_read, cache_write_5m, cache_write_1h, ..Usage::default() }
+        let unsplit = self.or_zero(Counted::CacheWrite).saturating_sub(cache_write_1h);
+        let cache_write_5m = self.or_zero(Counted::CacheWrite5m).max(unsplit);
+        let kinds = Usage { cache_read, cache_write_5m, cache_write_1h, ..Usage::default() };
+        let input = self.value(Counted::UncachedInput).or_else(|| {
+            let all = self.value(Counted::Input)?.saturating_add(self.or_zero(Counted::ToolInput));
+            Some(all.saturating_sub(kinds.input_total()))
+        })?;
+        Some(Usage { input, ..kinds })
+    }
+
+    fn value(&self, counted: Counted) -> Option<u64> {
+        self.counts[counted as usize]
+    }
+
+    fn or_zero(&self, counted: Counted) -> u64 {
+        self.value(counted).unwrap_or(0)
     }
 
     fn count(&mut self, counted: Counted, text: Text<'_>) {
