@@ -15,7 +15,7 @@ fn check_cost(provider: &str, model: &str, usage: Usage, nanos: i64) {
 #[test]
 fn the_list_says_where_it_comes_from() {
     let table = embedded_prices();
-    assert!(table.source.contains("litellm"), "{}", table.source);
+    assert!(table.source.contains("litellm") && table.source.contains("genai-prices"), "{}", table.source);
     assert_eq!(table.licence, "MIT");
     assert!(table.version.contains('.'), "{}", table.version);
     let parts: Vec<_> =
@@ -78,6 +78,13 @@ fn known_models_cost_what_their_providers_ask() {
         Usage { input: 1_000, output: 1_000, ..Usage::default() },
         750_000,
     );
+    // Above 200,000 tokens $6 in and $22.50 out.
+    check_cost(
+        "openrouter",
+        "anthropic/claude-sonnet-4.5",
+        Usage { input: 200_001, output: 1_000, ..Usage::default() },
+        1_200_006_000 + 22_500_000,
+    );
     check_cost("mistral", "mistral-large-latest", Usage { input: 1, output: 1, ..Usage::default() }, 2_000);
 }
 
@@ -96,6 +103,7 @@ fn every_built_in_provider_with_a_price_list_has_models() {
         "fireworks",
         "cerebras",
         "cohere",
+        "openrouter",
         "perplexity",
         "moonshot",
         "zai",
