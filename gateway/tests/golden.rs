@@ -1,6 +1,8 @@
 //! Golden files: one payload in a provider's public shape, secrets removed, and beside it what the meter must make
 //! of it. Each is read whole, byte by byte, and cut at every byte, and must mean the same every time.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
