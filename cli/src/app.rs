@@ -1,0 +1,140 @@
+//! Where everything of this run is: the home, the configuration, the database, the daemon.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gateway::Home;
+use gateway::config::Config;
+use gateway::control::{self, Command, ControlError, DaemonStatus, Reply};
+use policy::{ProviderId, TimestampUs};
+use storage::Store;
+
+use crate::args::Global;
+use crate::failure::{Exit, Failure, from_reply};
+use crate::output::Output;
+
+/// How long the daemon may take to answer; opening a vault takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct App {
+    pub(crate) home: Home,
+    pub(crate) config_path: PathBuf,
+    pub(crate) output: Output,
+}
+
+impl App {
+    pub(crate) fn new(global: &Global) -> Self {
+        let user_home = || std::env::home_dir().unwrap_or_else(|| PathBuf::from("/")).join(".tokfence");
+        let dir = global.home.clone().unwrap_or_else(user_home);
+        let home = Home::new(std::path::absolute(&dir).unwrap_or(dir));
+        Self {
+            config_path: global.config.clone().unwrap_or_else(|| home.config()),
+            home,
+            output: Output { is_json: global.json, is_quiet: global.quiet, color: global.color },
+        }
+    }
+
+    /// The configuration as it is on disk now.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.config_path, self.home.dir())?)
+    }
+
+    /// The database, which need not exist yet.
+    pub(crate) fn store(&self) -> Result<Store, Failure> {
+        self.home.prepare()?;
+        Ok(Store::open(&self.config()?.logging.db_path)?)
+    }
+
+    /// Asks the daemon.
+    pub(crate) fn ask(&self, command: &Command) -> Result<Reply, Failure> {
+        match control::ask(&self.home.control_socket(), command, PATIENCE)? {
+            reply @ Reply::Failed { .. } => Err(from_reply(reply)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// How the daemon is.
+    pub(crate) fn daemon_status(&self) -> Result<DaemonStatus, Failure> {
+        match self.ask(&Command::Status)? {
+            Reply::Status(status) => Ok(status),
+            other => Err(from_reply(other)),
+        }
+    }
+
+    /// Makes a running daemon see what was just changed, before the command returns. Without a daemon there is
+    /// nothing to tell: the next one reads it at its start.
+    pub(crate) fn tell_daemon(&self) -> Result<(), Failure> {
+        match control::ask(&self.home.control_socket(), &Command::Reload, PATIENCE) {
+            Ok(Reply::Done { notes }) => {
+                notes.iter().for_each(|note| self.output.note(note));
+                Ok(())
+            }
+            Ok(other) => {
+                let failure = from_reply(other);
+                let message =
+                    format!("saved, but the running daemon keeps its old state: {}", failure.message);
+                Err(Failure { message, ..failure })
+            }
+            Err(ControlError::NotRunning) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes sure that rows of finished requests are in the database before they are read.
+    pub(crate) fn flush_log(&self) {
+        // Without a daemon there is nothing to flush; a slow one only makes the newest rows come later.
+        let _ = control::ask(&self.home.control_socket(), &Command::Flush, PATIENCE);
+    }
+
+    /// The provider of a name that somebody typed.
+    pub(crate) fn provider(&self, config: &Config, name: &str) -> Result<ProviderId, Failure> {
+        if let Some(provider) = config.provider(&name.to_ascii_lowercase()) {
+            return Ok(provider.id.clone());
+        }
+        let failure =
+            Failure::new(Exit::NotFound, "unknown_provider", format!("there is no provider `{name}`"));
+        let known = config.providers.keys().map(ProviderId::as_str);
+        Err(match closest(name, known) {
+            Some(similar) => failure.with_hint(format!("did you mean `{similar}`?")),
+            None => failure.with_hint("tokfence provider list"),
+        })
+    }
+}
+
+/// The wall clock, in microseconds since the epoch.
+pub(crate) fn now_us() -> TimestampUs {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+/// The known name that is most like what was typed, if one is.
+pub(crate) fn closest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |name: &str| edit_distance(typed, name);
+    known.min_by_key(|name| (distance(name), name.len())).filter(|name| distance(name) <= 2)
+}
+
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_the_name_that_was_meant() {
+        let known = ["openai", "openrouter", "groq"];
+        assert_eq!(closest("opneai", known.into_iter()), Some("openai"));
+        assert_eq!(closest("grok", known.into_iter()), Some("groq"));
+        assert_eq!(closest("anthropic", known.into_iter()), None);
+    }
+}

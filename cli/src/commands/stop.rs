@@ -1,0 +1,116 @@
+//! `stop`, `restart`, `status`, `lock`.
+
+use std::fs::File;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use gateway::control::{Command, DaemonStatus};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::commands::start::start_detached;
+use crate::failure::{Exit, Failure};
+
+/// Beyond the grace period of running requests.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Stops the daemon and returns when it is gone.
+pub(crate) fn stop(app: &App) -> Result<(), Failure> {
+    stop_quietly(app)?;
+    app.output.done(&json!({ "running": false }), || "stopped".to_owned());
+    Ok(())
+}
+
+fn stop_quietly(app: &App) -> Result<(), Failure> {
+    let status = app.daemon_status()?;
+    app.ask(&Command::Stop)?;
+    let grace = app.config().map_or(Duration::from_secs(10), |config| config.daemon.shutdown_grace);
+    let deadline = Instant::now() + grace + STOP_PATIENCE;
+    while is_held(app) {
+        if Instant::now() > deadline {
+            let message = format!("the daemon (process {}) does not end", status.pid);
+            return Err(
+                Failure::new(Exit::Failed, "stop_timeout", message).with_hint(format!("kill {}", status.pid))
+            );
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// Whether a daemon holds the home's lock, which it does from its start to its very end.
+fn is_held(app: &App) -> bool {
+    File::open(app.home.lock()).is_ok_and(|file| file.try_lock().is_err())
+}
+
+/// Stops the daemon if there is one, and starts another in the background.
+pub(crate) fn restart(app: &App) -> Result<(), Failure> {
+    match stop_quietly(app) {
+        Err(failure) if failure.exit != Exit::NotRunning => return Err(failure),
+        Ok(()) | Err(_) => {}
+    }
+    start_detached(app, None)
+}
+
+/// Makes the daemon forget the keys.
+pub(crate) fn lock(app: &App) -> Result<(), Failure> {
+    app.ask(&Command::Lock)?;
+    app.output.done(&json!({ "state": "locked" }), || "locked".to_owned());
+    Ok(())
+}
+
+/// Tells how the daemon is. That it is down is an answer, with an exit code of its own.
+pub(crate) fn status(app: &App) -> Result<ExitCode, Failure> {
+    match app.daemon_status() {
+        Ok(status) => {
+            app.output.data(&document(&status), || describe(&status));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(failure) if failure.exit == Exit::NotRunning => {
+            app.output.data(&json!({ "running": false }), || "not running".to_owned());
+            if !app.output.is_json {
+                app.output.note("start it with `tokfence start -d`");
+            }
+            Ok(ExitCode::from(Exit::NotRunning as u8))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn document(status: &DaemonStatus) -> Value {
+    json!({
+        "running": true,
+        "pid": status.pid,
+        "version": status.version,
+        "address": status.address,
+        "socket": status.socket,
+        "state": status.state,
+        "started_at": timestamp(status.started_at_us),
+        "in_flight": status.in_flight,
+        "providers": status.providers,
+        "log": status.log,
+    })
+}
+
+fn describe(status: &DaemonStatus) -> String {
+    let keys = match status.state.as_str() {
+        "locked" => "locked (tokfence unlock)".to_owned(),
+        _ if status.providers.is_empty() => "none (tokfence vault add PROVIDER)".to_owned(),
+        _ => status.providers.join(", "),
+    };
+    [
+        format!("running    process {}, version {}", status.pid, status.version),
+        format!("address    http://{}", status.address),
+        format!("socket     {}", status.socket),
+        format!("keys       {keys}"),
+        format!("in flight  {}", status.in_flight),
+        format!("log        {}", status.log),
+        format!("since      {}", timestamp(status.started_at_us)),
+    ]
+    .join("\n")
+}
+
+/// An instant as people and programs read it: RFC 3339, in UTC.
+pub(crate) fn timestamp(us: i64) -> String {
+    jiff::Timestamp::from_microsecond(us).map_or_else(|_| us.to_string(), |at| format!("{at:.3}"))
+}

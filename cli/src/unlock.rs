@@ -1,0 +1,91 @@
+//! How a command gets the vault open: from the environment, the keyring, or a person.
+
+use vault::{KdfCost, Secret, SlotKind, Unlock, Vault};
+
+use crate::app::App;
+use crate::failure::{Exit, Failure};
+use crate::prompt;
+
+/// Read by the commands that need the passphrase. It works, and it warns.
+pub(crate) const PASSPHRASE_VARIABLE: &str = "TOKFENCE_VAULT_PASSPHRASE";
+/// `file` or `keyring`: how a new vault is opened, and whether the keyring is asked.
+const BACKEND_VARIABLE: &str = "TOKFENCE_VAULT_BACKEND";
+
+/// Where the vault's secret comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Passphrase(Secret<String>),
+    Keyring,
+}
+
+/// Which kinds of slots the environment allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// The keyring where there is one, a passphrase otherwise.
+    Any,
+    File,
+    Keyring,
+}
+
+/// What `TOKFENCE_VAULT_BACKEND` says.
+pub(crate) fn backend() -> Result<Backend, Failure> {
+    match std::env::var(BACKEND_VARIABLE).as_deref() {
+        Err(_) | Ok("") => Ok(Backend::Any),
+        Ok("file") => Ok(Backend::File),
+        Ok("keyring") => Ok(Backend::Keyring),
+        Ok(other) => Err(Failure::usage(format!("{BACKEND_VARIABLE} is `{other}`, not `file` or `keyring`"))),
+    }
+}
+
+/// The passphrase from the environment, with a warning: other processes of the same user can read it there.
+pub(crate) fn passphrase_from_environment(app: &App) -> Option<Secret<String>> {
+    let text = std::env::var(PASSPHRASE_VARIABLE).ok().filter(|text| !text.is_empty())?;
+    app.output.warn(&format!("{PASSPHRASE_VARIABLE} can be read by other processes of this user"));
+    Some(Secret::new(text))
+}
+
+/// Finds the secret that opens the vault: given by descriptor, in the environment, in the keyring, or asked for.
+/// `None` when there is nobody to ask.
+pub(crate) fn find_source(app: &App, passphrase_fd: Option<u32>) -> Result<Option<Source>, Failure> {
+    if let Some(fd) = passphrase_fd {
+        return prompt::secret_from_fd(fd).map(Source::Passphrase).map(Some);
+    }
+    let slots = Vault::describe(&app.home.vault())?;
+    if let Some(passphrase) = passphrase_from_environment(app).filter(|_| slots.has(SlotKind::Passphrase)) {
+        return Ok(Some(Source::Passphrase(passphrase)));
+    }
+    if slots.has(SlotKind::Keyring) && backend()? != Backend::File {
+        return Ok(Some(Source::Keyring));
+    }
+    if slots.has(SlotKind::Passphrase) && prompt::has_terminal() {
+        return prompt::secret("Passphrase of the vault").map(Source::Passphrase).map(Some);
+    }
+    Ok(None)
+}
+
+/// Opens the vault.
+pub(crate) fn open(app: &App) -> Result<Vault, Failure> {
+    match find_source(app, None)? {
+        Some(source) => open_with(app, &source),
+        None => Err(Failure::new(
+            Exit::Locked,
+            "vault_locked",
+            "the vault needs its passphrase and there is no terminal",
+        )
+        .with_hint(format!("set {PASSPHRASE_VARIABLE}, or run the command in a terminal"))),
+    }
+}
+
+/// Opens the vault with a secret that was found.
+pub(crate) fn open_with(app: &App, source: &Source) -> Result<Vault, Failure> {
+    let unlock = match source {
+        Source::Passphrase(passphrase) => Unlock::Passphrase(passphrase),
+        Source::Keyring => Unlock::Keyring,
+    };
+    Ok(Vault::open(&app.home.vault(), &unlock)?)
+}
+
+/// What guessing a passphrase costs. The demo and tests, whose vaults guard nothing, ask for less.
+pub(crate) fn kdf_cost() -> KdfCost {
+    if std::env::var_os("TOKFENCE_TEST_KDF").is_some() { KdfCost::FLOOR } else { KdfCost::DEFAULT }
+}
