@@ -6,21 +6,21 @@
 use std::borrow::Cow;
 
 use http::header::{self, HeaderMap};
-use policy::{Capability, Denial, DenialCode, TimestampUs, TokenRef};
+use policy::{Capability, Denial, DenialCode, TokenRef};
 
 use crate::headers::{CAPABILITY, CREDENTIALS};
 use crate::route::keys_in_query;
 use crate::state::Snapshot;
 
-/// Finds and verifies the capability of a request. `None` means an anonymous caller, where those are served.
+/// Finds the capability that a request proves to hold. `None` means an anonymous caller, where those are served.
+/// Whether it is still in force is for the caller to check, so that a refusal can name the agent.
 ///
 /// # Errors
-/// The [`Denial`] to answer with: missing, invalid, expired, revoked, or contradicting credentials.
+/// The [`Denial`] to answer with: missing, invalid or contradicting credentials.
 pub(crate) fn authenticate<'s>(
     snapshot: &'s Snapshot,
     headers: &HeaderMap,
     query: Option<&str>,
-    now: TimestampUs,
 ) -> Result<Option<&'s Capability>, Denial> {
     let presented = presented(headers, query)?;
     let is_ours = presented.as_deref().is_some_and(TokenRef::looks_like);
@@ -36,9 +36,9 @@ pub(crate) fn authenticate<'s>(
             .with_hint("tokfence agent mint NAME, or start the agent with `tokfence run`")
     };
     let token = TokenRef::parse(&text).map_err(|_| unknown())?;
-    let capability = snapshot.capabilities.get(&token.id()).ok_or_else(unknown)?;
-    capability.verify(&token, now)?;
-    Ok(Some(capability))
+    let capability =
+        snapshot.capabilities.get(&token.id()).filter(|capability| capability.is_proven_by(&token));
+    capability.map(Some).ok_or_else(unknown)
 }
 
 /// The one credential that a request presents.

@@ -308,16 +308,19 @@ impl Context {
     /// What the request is charged: what the provider reported; an estimate, marked as one, when it reported
     /// nothing but may bill; nothing when it cannot have produced anything.
     fn charge(&self, metered: Option<&Metered>) -> (Basis, Usage, Option<NanoUsd>) {
-        if let Some(usage) = metered.and_then(|metered| metered.usage) {
-            let cost = metered.and_then(|metered| metered.reported_cost);
-            return (Basis::Reported, usage, cost.or_else(|| self.cost(&usage, metered)));
-        }
-        if !self.may_be_billed() {
+        let is_reported = metered.is_some_and(|metered| metered.usage.is_some());
+        if !is_reported && !self.may_be_billed() {
             return (Basis::None, Usage::default(), Some(NanoUsd::ZERO));
         }
-        let output = metered.map_or(0, |metered| meter::estimate_output(metered.output_text_bytes));
-        let usage = Usage { input: meter::estimate_input(self.request_bytes), output, ..Usage::default() };
-        (Basis::Estimated, usage, self.cost(&usage, metered))
+        let (usage, basis) = match metered {
+            Some(metered) => metered.usage_or_estimate(self.request_bytes),
+            None => {
+                let input = meter::estimate_input(self.request_bytes);
+                (Usage { input, ..Usage::default() }, Basis::Estimated)
+            }
+        };
+        let reported_cost = metered.and_then(|metered| metered.reported_cost);
+        (basis, usage, reported_cost.or_else(|| self.cost(&usage, metered)))
     }
 
     fn may_be_billed(&self) -> bool {

@@ -60,8 +60,9 @@ impl Gateway {
         }
         let route = route::resolve(&snapshot.config, &request.method, &target)?;
         ctx.facts.routed(&route);
-        let capability = authenticate(&snapshot, &request.headers, target.query, ctx.started_at)?;
+        let capability = authenticate(&snapshot, &request.headers, target.query)?;
         ctx.facts.called_by(capability);
+        capability.map_or(Ok(()), |capability| capability.check_lifetime(ctx.started_at))?;
         boundary::check_upgrade(&request.headers)?;
         let upstream = snapshot.upstreams.get(&route.provider.id).cloned().ok_or_else(|| {
             Denial::new(DenialCode::StateUnavailable, "the provider's settings are not loaded")

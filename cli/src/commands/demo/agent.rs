@@ -1,0 +1,124 @@
+//! The demo's agent: sends requests the way an SDK does, and notes when each event arrives.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A request to be sent.
+pub(super) struct Call {
+    path: String,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+/// What came back.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    body: Vec<u8>,
+    /// The data of each event, and when it came.
+    pub(super) events: Vec<(Duration, String)>,
+}
+
+impl Call {
+    pub(super) fn post(token: &str, path: &str, body: &str) -> Self {
+        let headers =
+            [("Authorization", format!("Bearer {token}")), ("Content-Type", "application/json".to_owned())];
+        Self {
+            path: path.to_owned(),
+            headers: headers.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+            body: body.to_owned(),
+        }
+    }
+
+    pub(super) fn chat(token: &str, model: &str, is_streaming: bool) -> Self {
+        let messages = json!([{ "role": "user", "content": "Where do the keys stay?" }]);
+        let body = json!({ "model": model, "messages": messages, "stream": is_streaming });
+        Self::post(token, "/openai/v1/chat/completions", &body.to_string())
+    }
+
+    pub(super) fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(super) fn send(self, address: &str) -> io::Result<Answer> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let fields: String =
+            self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let length = self.body.len();
+        let (path, body) = (self.path, self.body);
+        let started = Instant::now();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
+        );
+        stream.write_all(request.as_bytes())?;
+        Answer::read(&mut BufReader::new(stream), started)
+    }
+}
+
+impl Answer {
+    fn read(reader: &mut impl BufRead, started: Instant) -> io::Result<Self> {
+        let mut answer = Self::default();
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        answer.status = line.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let mut is_chunked = false;
+        loop {
+            line.clear();
+            reader.read_line(&mut line)?;
+            if line.trim().is_empty() {
+                break;
+            }
+            is_chunked |= line.to_ascii_lowercase().starts_with("transfer-encoding: chunked");
+        }
+        if is_chunked {
+            answer.read_chunks(reader, started)?;
+        } else {
+            reader.read_to_end(&mut answer.body)?;
+        }
+        Ok(answer)
+    }
+
+    fn read_chunks(&mut self, reader: &mut impl BufRead, started: Instant) -> io::Result<()> {
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let size = usize::from_str_radix(line.trim(), 16).unwrap_or(0);
+            let mut chunk = vec![0; size + 2];
+            reader.read_exact(&mut chunk)?;
+            if size == 0 {
+                return Ok(());
+            }
+            self.body.extend_from_slice(&chunk[..size]);
+            let text = String::from_utf8_lossy(&chunk[..size]).into_owned();
+            let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+            self.events.extend(data.map(|data| (started.elapsed(), data.to_owned())));
+        }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The answer's text.
+    pub(super) fn text(&self) -> String {
+        self.json()["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The code of a refusal.
+    pub(super) fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// When the first and the last event came, in milliseconds.
+    pub(super) fn event_times(&self) -> (u128, u128) {
+        let at = |event: Option<&(Duration, String)>| event.map_or(0, |(at, _)| at.as_millis());
+        (at(self.events.first()), at(self.events.last()))
+    }
+}
