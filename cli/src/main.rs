@@ -1,13 +1,14 @@
 //! `tokfence`: the command line.
 //!
 //! `args` says what can be typed, `commands` has one module a command, and the rest is what they share: `app`
-//! (where everything is), `output` (what a person or a program reads), `failure` (errors, hints, exit codes),
-//! `unlock` (how the vault is opened) and `prompt`.
+//! (where everything is), `output` and `format` (what a person or a program reads), `failure` (errors, hints,
+//! exit codes), `unlock` (how the vault is opened) and `prompt`.
 
 mod args;
 mod app;
 mod failure;
 mod output;
+mod format;
 mod prompt;
 mod unlock;
 mod commands;
