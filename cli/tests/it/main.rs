@@ -1,0 +1,8 @@
+//! The program as it is: started in a home of its own, between a client that sends raw bytes and a provider that
+//! records them. No network, no fixed ports; nothing is left running.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod support;
+
+mod injection;
