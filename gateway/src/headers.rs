@@ -81,14 +81,15 @@ pub(crate) fn is_reserved(name: &HeaderName) -> bool {
     own.contains(name) || CREDENTIALS.contains(name)
 }
 
+/// The headers that `Connection` names: they are meant for the next hop alone, in either direction.
+pub(crate) fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok())
+}
+
 /// The headers to remove from a provider's answer: those above, what `Connection` names, and all of CORS.
 pub(crate) fn to_remove(answer: &HeaderMap) -> Vec<HeaderName> {
-    let named_by_connection = answer
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse::<HeaderName>().ok())
+    let named_by_connection = named_by_connection(answer)
         .filter(|name| *name != header::TRANSFER_ENCODING && *name != header::CONTENT_LENGTH);
     let of_cors = answer.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned();
     let present = REMOVED.into_iter().filter(|name| answer.contains_key(name));

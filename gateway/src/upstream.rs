@@ -17,7 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use storage::Reservation;
 
 use crate::catalogue::{Provider, is_https};
-use crate::headers::is_passed;
+use crate::headers::{is_passed, named_by_connection};
 use crate::state::Key;
 
 /// How long a looked-up address is used.
@@ -156,8 +156,9 @@ impl Upstream {
         _proof: &Reservation,
     ) -> pingora::Result<RequestHeader> {
         let mut request = RequestHeader::build(method.clone(), target.as_bytes(), Some(16))?;
+        let for_us_alone: Vec<HeaderName> = named_by_connection(caller).collect();
         for (name, value) in caller {
-            if is_passed(name, &self.provider.passed_headers) {
+            if is_passed(name, &self.provider.passed_headers) && !for_us_alone.contains(name) {
                 request.append_header(name.clone(), value.clone())?;
             }
         }
