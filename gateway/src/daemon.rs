@@ -3,11 +3,12 @@
 //! Cold. A change is prepared whole and then put in place in one step, or the old state stays and the caller
 //! is told why.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{PriceTable, TimestampUs};
+use policy::{Capability, CapabilityId, PriceTable, ProviderId, TimestampUs};
 use storage::{LogState, Store};
 use vault::{RecoveryCode, Secret, Unlock, Vault};
 
@@ -76,23 +77,40 @@ struct Watched {
     epoch: i64,
 }
 
-/// Builds a snapshot from what is on disk now. Answers the policy's epoch beside it.
+/// Builds a snapshot of a configuration and the policy in the database. Answers the policy's epoch beside it.
 pub(crate) fn load_snapshot(config: Config, store: &Store) -> Result<(Snapshot, i64), DaemonError> {
+    let upstreams = make_upstreams(&config)?;
     let policy = store.load_policy()?;
-    let mut upstreams = std::collections::HashMap::new();
+    let snapshot = Snapshot {
+        config: Arc::new(config),
+        capabilities: Arc::new(by_id(policy.capabilities)),
+        upstreams: Arc::new(upstreams),
+        prices: embedded_prices(),
+    };
+    Ok((snapshot, policy.epoch))
+}
+
+fn make_upstreams(config: &Config) -> Result<HashMap<ProviderId, Arc<Upstream>>, UpstreamError> {
+    let mut upstreams = HashMap::new();
     for provider in config.providers.values() {
         if !upstreams.contains_key(&provider.id) {
             upstreams.insert(provider.id.clone(), Arc::new(Upstream::new(provider.clone())?));
         }
     }
-    let capabilities =
-        policy.capabilities.into_iter().map(|capability| (capability.id, capability)).collect();
-    Ok((Snapshot { config, capabilities, upstreams, prices: Arc::new(embedded_prices()) }, policy.epoch))
+    Ok(upstreams)
+}
+
+fn by_id(capabilities: Vec<Capability>) -> HashMap<CapabilityId, Capability> {
+    capabilities.into_iter().map(|capability| (capability.id, capability)).collect()
 }
 
 /// The price table that is part of the binary.
-pub fn embedded_prices() -> PriceTable {
-    PriceTable::parse(include_str!("../../conf/prices.json")).expect("a test parses the embedded file")
+pub fn embedded_prices() -> Arc<PriceTable> {
+    static EMBEDDED: LazyLock<Arc<PriceTable>> = LazyLock::new(|| {
+        let table = PriceTable::parse(include_str!("../../conf/prices.json"));
+        Arc::new(table.expect("a test parses the embedded file"))
+    });
+    EMBEDDED.clone()
 }
 
 impl Daemon {
@@ -118,27 +136,48 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Reads configuration, policy and vault again. From when this returns, requests see the new state.
+    /// Reads configuration, policy and vault again. From when this returns, requests see the new state. A part
+    /// that cannot be read stays as it was and is reported; it does not hold up the others, so a slip in the
+    /// configuration never delays a revocation.
     pub(crate) fn reload(&self) -> Result<Vec<String>, DaemonError> {
-        let config = Config::load(&self.config_path, self.home.dir())?;
-        let notes = config.notes.clone();
+        let policy = self.reload_policy();
+        let config = self.reload_config();
+        let keys = self.reload_keys();
+        policy?;
+        keys?;
+        config
+    }
+
+    fn reload_policy(&self) -> Result<(), DaemonError> {
         let mut watched = lock(&self.store);
-        let (snapshot, epoch) = load_snapshot(config, &watched.store)?;
-        watched.epoch = epoch;
-        self.shared.snapshot.store(Arc::new(snapshot));
-        drop(watched);
+        let policy = watched.store.load_policy()?;
+        watched.epoch = policy.epoch;
+        let capabilities = Arc::new(by_id(policy.capabilities));
+        self.shared.change_snapshot(|old| Snapshot { capabilities, ..old });
+        Ok(())
+    }
+
+    fn reload_config(&self) -> Result<Vec<String>, DaemonError> {
+        let config = Config::load(&self.config_path, self.home.dir())?;
+        let upstreams = Arc::new(make_upstreams(&config)?);
+        let notes = config.notes.clone();
+        self.shared.change_snapshot(|old| Snapshot { config: Arc::new(config), upstreams, ..old });
+        Ok(notes)
+    }
+
+    fn reload_keys(&self) -> Result<(), DaemonError> {
         let mut vault = lock(&self.vault);
         if let Some(open) = vault.as_mut() {
             open.refresh()?;
         }
         self.publish_keys(&vault);
-        Ok(notes)
+        Ok(())
     }
 
     /// Notices what other processes changed without telling: policy rows and the vault.
     pub(crate) fn look_for_changes(&self) -> Result<(), DaemonError> {
         if self.policy_changed()? {
-            self.reload()?;
+            self.reload_policy()?;
         }
         let mut vault = lock(&self.vault);
         if let Some(open) = vault.as_mut()

@@ -2,8 +2,8 @@
 //! credentials, both replaced whole. A request loads each once and uses it to its end.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -15,12 +15,13 @@ use crate::catalogue::Provider;
 use crate::config::Config;
 use crate::upstream::Upstream;
 
-/// Configuration and policy at one moment.
-#[derive(Debug)]
+/// Configuration and policy at one moment. The parts are shared between snapshots, so that one of them can be
+/// replaced without copying the others.
+#[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
-    pub(crate) config: Config,
-    pub(crate) capabilities: HashMap<CapabilityId, Capability>,
-    pub(crate) upstreams: HashMap<ProviderId, Arc<Upstream>>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) capabilities: Arc<HashMap<CapabilityId, Capability>>,
+    pub(crate) upstreams: Arc<HashMap<ProviderId, Arc<Upstream>>>,
     pub(crate) prices: Arc<PriceTable>,
 }
 
@@ -42,6 +43,8 @@ pub(crate) struct Key {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// Held while a snapshot is replaced; requests only load it and never wait.
+    snapshot_change: Mutex<()>,
     pub(crate) keys: ArcSwap<KeyRing>,
     pub(crate) ledger: Ledger,
     /// The port that callers name in `Host`.
@@ -59,6 +62,7 @@ impl Shared {
     pub(crate) fn new(snapshot: Snapshot, ledger: Ledger, port: u16) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot_change: Mutex::new(()),
             keys: ArcSwap::from_pointee(KeyRing::Locked),
             ledger,
             port,
@@ -67,6 +71,13 @@ impl Shared {
             is_draining: AtomicBool::new(false),
             ids: IdSource::default(),
         }
+    }
+
+    /// Puts a new snapshot in the place of the present one. Two changes at once both take effect.
+    pub(crate) fn change_snapshot(&self, change: impl FnOnce(Snapshot) -> Snapshot) {
+        let _guard = self.snapshot_change.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = Snapshot::clone(&self.snapshot.load());
+        self.snapshot.store(Arc::new(change(old)));
     }
 
     pub(crate) fn new_request_id(&self, now: TimestampUs) -> RequestId {

@@ -81,7 +81,8 @@ impl Upstream {
         let (timeouts, options) = (self.provider.timeouts, &mut peer.options);
         options.connection_timeout = Some(timeouts.connect);
         options.total_connection_timeout = Some(timeouts.connect);
-        options.read_timeout = Some(timeouts.first_byte);
+        // The engine has one timer for each wait, the one for the first byte and those between two parts alike.
+        options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle));
         options.write_timeout = Some(WRITE_TIMEOUT);
         options.idle_timeout = Some(POOL_IDLE);
         options.ca = self.ca.clone();
