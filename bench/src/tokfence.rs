@@ -1,10 +1,11 @@
 //! The gateway as a subject: set up, started, asked and stopped by its own command line, in a home of its own
 //! that is removed afterwards. All that this program expects of `tokfence` is in this file.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -63,8 +64,11 @@ impl Tokfence {
         threads: usize,
         credential: &str,
     ) -> Result<Self> {
-        let home =
-            tempfile::Builder::new().prefix("tokfence-bench-").tempdir().context("no temporary home")?;
+        let home = tempfile::Builder::new()
+            .prefix("tokfence-bench-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()
+            .context("no temporary home")?;
         let this = Self { binary: binary.to_path_buf(), home };
         let config = format!(
             "[daemon]\nport = 0\nthreads = {threads}\n\n[metrics]\nlisten = \"\"\n\n\
