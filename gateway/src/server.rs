@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use pingora::apps::HttpServerApp;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
+use pingora::tls::{RootCertStore, load_platform_certs_incl_env_into_store};
 use storage::{Store, Writer, WriterConfig};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -78,6 +79,12 @@ pub enum ServeError {
     /// Configuration, database or vault.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// The certificates that providers are verified with.
+    #[error("the machine's certificates cannot be read: {reason}")]
+    Certificates {
+        /// Why.
+        reason: String,
+    },
     /// The system.
     #[error("{doing}")]
     Io {
@@ -112,6 +119,7 @@ impl ServeError {
             }
             Self::Listen(_) => Some("set `daemon.socket_path` in config.toml".to_owned()),
             Self::Daemon(error) => error.hint(),
+            Self::Certificates { .. } => Some("install the package `ca-certificates`".to_owned()),
             Self::Io { .. } => None,
         }
     }
@@ -174,6 +182,7 @@ async fn run(
         (store, epoch),
         options.vault,
     )?);
+    check_certificates()?;
     let conf = Arc::new(ServerConf {
         threads: daemon_config.threads,
         upstream_keepalive_pool_size: POOL_SIZE,
@@ -216,6 +225,13 @@ async fn run(
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Reads the machine's certificates the way the engine will, which panics where this returns an error.
+fn check_certificates() -> Result<(), ServeError> {
+    let mut store = RootCertStore::empty();
+    let read = load_platform_certs_incl_env_into_store(&mut store);
+    read.map_err(|error| ServeError::Certificates { reason: error.to_string() })
 }
 
 /// Waits until no request is in flight, or the grace period is over.
