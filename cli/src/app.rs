@@ -3,18 +3,38 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use gateway::Home;
 use gateway::config::Config;
 use gateway::control::{self, Command, ControlError, DaemonStatus, Reply};
 use policy::{ProviderId, TimestampUs};
 use storage::Store;
 
-use crate::args::Global;
 use crate::failure::{Exit, Failure, from_reply};
-use crate::output::Output;
+use crate::output::{Color, Output};
 
 /// How long the daemon may take to answer; opening a vault takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Where everything is kept
+    #[arg(long, global = true, env = "TOKFENCE_HOME", value_name = "DIR", hide_env_values = true)]
+    pub(crate) home: Option<PathBuf>,
+    /// The configuration file, instead of the home's config.toml
+    #[arg(long, global = true, env = "TOKFENCE_CONFIG", value_name = "FILE", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Print one JSON document instead of text, errors too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print results only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: Color,
+}
 
 pub(crate) struct App {
     pub(crate) home: Home,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use vault::{Origin, Scheme};
 
 use crate::headers::HeaderPattern;
-use crate::route::RoutePattern;
+use crate::pattern::RoutePattern;
 use crate::wire::WireFormat;
 
 /// One provider, with everything a request to it needs to know.

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -10,20 +9,18 @@ use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use policy::{
-    AgentName, Basis, Capability, CapabilityId, Denial, DenialCode, NanoUsd, ProviderId, RequestId,
-    RouteClass, TimestampUs, Transport, Usage,
+    Basis, Denial, DenialCode, NanoUsd, ProviderId, RequestId, RouteClass, TimestampUs, Transport, Usage,
 };
 use storage::{LogText, Outcome, RequestRow, Reservation};
 
 use crate::body::StoredBody;
 use crate::catalogue::Provider;
+use crate::facts::Facts;
 use crate::guard::Connection;
 use crate::meter::{self, Meter, Metered};
-use crate::proxy::is_decided_by_body;
-use crate::route::Route;
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;
-use crate::wire::{self, Framing, HideUsage, WireFormat};
+use crate::wire::{Framing, HideUsage};
 
 /// Everything that is remembered of one request.
 pub(crate) struct Context {
@@ -80,19 +77,6 @@ pub(crate) enum Answer {
     CallerGone,
 }
 
-/// What is known of a request, for decisions and for its row.
-#[derive(Debug, Default)]
-pub(crate) struct Facts {
-    method: Option<http::Method>,
-    path: String,
-    provider: Option<Arc<Provider>>,
-    class: Option<RouteClass>,
-    pub(crate) model: Option<String>,
-    agent: Option<AgentName>,
-    capability: Option<CapabilityId>,
-    is_streaming: bool,
-}
-
 /// Takes the usage event out of a stream whose caller did not ask for it.
 pub(crate) struct Hide(Option<HideUsage>);
 
@@ -108,33 +92,6 @@ impl Hide {
             (true, false) => Some(rest),
             (false, false) => Some([shown, rest].concat().into()),
         }
-    }
-}
-
-/// The agent to whom requests without a capability are booked, where those are served.
-pub(crate) fn anonymous() -> AgentName {
-    static NAME: LazyLock<AgentName> =
-        LazyLock::new(|| "anonymous".parse().expect("the name follows the rule for names"));
-    NAME.clone()
-}
-
-impl Facts {
-    pub(crate) fn requested(&mut self, request: &RequestHeader) {
-        self.method = Some(request.method.clone());
-        self.path = String::from_utf8_lossy(request.raw_path()).into_owned();
-    }
-
-    pub(crate) fn routed(&mut self, route: &Route) {
-        self.provider = Some(route.provider.clone());
-        self.class = Some(route.class);
-        self.path.clone_from(&route.path);
-        self.model.clone_from(&route.model);
-        self.is_streaming = route.path.ends_with(":streamGenerateContent");
-    }
-
-    pub(crate) fn called_by(&mut self, capability: Option<&Capability>) {
-        self.agent = Some(capability.map_or_else(anonymous, |capability| capability.agent.clone()));
-        self.capability = capability.map(|capability| capability.id);
     }
 }
 
@@ -164,41 +121,15 @@ impl Context {
         }
     }
 
-    /// Takes from the body what decisions need, and asks for the usage of a stream whose caller did not.
-    /// Whether that was asked is answered.
-    pub(crate) fn read_facts(
-        &mut self,
-        request: &RequestHeader,
-        provider: &Provider,
-    ) -> Result<bool, Denial> {
+    /// Takes from the body what decisions need. Whether its usage is asked for on the caller's behalf is answered.
+    pub(crate) fn read_body(&mut self, request: &RequestHeader) -> Result<bool, Denial> {
         self.request_bytes = self.body.bytes.len() as u64;
-        let is_post = request.method == http::Method::POST;
-        if !is_post || !self.facts.class.is_some_and(is_decided_by_body) {
-            return Ok(false);
+        let rewritten = self.facts.read_body(request, &self.body.bytes)?;
+        let asks_for_usage = rewritten.is_some();
+        if let Some(body) = rewritten {
+            self.body.replace(body);
         }
-        let content_type = request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        match content_type.map(media_type).as_deref() {
-            Some("application/json") => {}
-            Some("multipart/form-data" | "application/octet-stream") => return Ok(false),
-            _ => {
-                let message = "the Content-Type must be application/json";
-                return Err(Denial::new(DenialCode::UnsupportedMedia, message));
-            }
-        }
-        let facts = wire::request_facts(&self.body.bytes)
-            .map_err(|fault| Denial::new(DenialCode::InvalidRequest, fault.to_string()))?;
-        if self.facts.model.is_none() {
-            self.facts.model.clone_from(&facts.model);
-        }
-        let streams_by_default = provider.wire == WireFormat::Ollama && self.facts.path.starts_with("/api/");
-        self.facts.is_streaming |= facts.stream.unwrap_or(streams_by_default);
-        let may_ask = provider.takes_include_usage && self.facts.path.ends_with("/completions");
-        let Some(rewritten) = may_ask.then(|| wire::inject_include_usage(&self.body.bytes, &facts)).flatten()
-        else {
-            return Ok(false);
-        };
-        self.body.replace(rewritten);
-        Ok(true)
+        Ok(asks_for_usage)
     }
 
     pub(crate) fn reserved(
@@ -354,11 +285,6 @@ impl Drop for Context {
         self.settle();
         self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// The media type of a `Content-Type`, without parameters, in lower case.
-fn media_type(content_type: &str) -> String {
-    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// The row of a request that was refused by its head and never reached the engine.

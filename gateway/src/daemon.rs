@@ -15,7 +15,8 @@ use vault::{RecoveryCode, Secret, Unlock, Vault};
 use crate::config::{Config, ConfigError};
 use crate::control::{DaemonStatus, Reply, UnlockWith};
 use crate::home::Home;
-use crate::state::{KeyRing, Shared, Snapshot};
+use crate::keys::KeyRing;
+use crate::state::{Shared, Snapshot};
 use crate::upstream::{Upstream, UpstreamError};
 
 /// How long a flush may take before it is called failed.
@@ -61,13 +62,18 @@ impl DaemonError {
 
 /// The parts of a running daemon that its control socket acts on.
 pub(crate) struct Daemon {
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<Shared>,
+    place: Place,
+    started_at: TimestampUs,
+    store: Mutex<Watched>,
+    vault: Mutex<Option<Vault>>,
+}
+
+/// Where a daemon has its files and serves.
+pub(crate) struct Place {
     pub(crate) home: Home,
     pub(crate) config_path: PathBuf,
     pub(crate) address: String,
-    pub(crate) started_at: TimestampUs,
-    store: Mutex<Watched>,
-    vault: Mutex<Option<Vault>>,
 }
 
 /// The policy's connection, and what was last seen through it.
@@ -116,18 +122,14 @@ pub fn embedded_prices() -> Arc<PriceTable> {
 impl Daemon {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        home: Home,
-        config_path: PathBuf,
-        address: String,
+        place: Place,
         (store, epoch): (Store, i64),
         vault: Option<Vault>,
     ) -> Result<Self, DaemonError> {
         let data_version = store.data_version()?;
         let daemon = Self {
             shared,
-            home,
-            config_path,
-            address,
+            place,
             started_at: crate::state::now_us(),
             store: Mutex::new(Watched { store, data_version, epoch }),
             vault: Mutex::new(vault),
@@ -158,7 +160,7 @@ impl Daemon {
     }
 
     fn reload_config(&self) -> Result<Vec<String>, DaemonError> {
-        let config = Config::load(&self.config_path, self.home.dir())?;
+        let config = Config::load(&self.place.config_path, self.place.home.dir())?;
         let upstreams = Arc::new(make_upstreams(&config)?);
         let notes = config.notes.clone();
         self.shared.change_snapshot(|old| Snapshot { config: Arc::new(config), upstreams, ..old });
@@ -206,7 +208,7 @@ impl Daemon {
 
     /// Opens the vault.
     pub(crate) fn unlock(&self, with: UnlockWith) -> Result<(), DaemonError> {
-        let path = self.home.vault();
+        let path = self.place.home.vault();
         let opened = match with {
             UnlockWith::Passphrase(text) => Vault::open(&path, &Unlock::Passphrase(&Secret::new(text)))?,
             UnlockWith::Recovery(text) => {
@@ -243,7 +245,7 @@ impl Daemon {
         DaemonStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            address: self.address.clone(),
+            address: self.place.address.clone(),
             socket: snapshot.config.daemon.socket_path.display().to_string(),
             state: if self.shared.is_locked() { "locked" } else { "ok" }.to_owned(),
             started_at_us: self.started_at,

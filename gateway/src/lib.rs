@@ -9,6 +9,8 @@
 pub mod home;
 pub mod config;
 pub mod catalogue;
+mod pattern;
+mod keys;
 mod state;
 
 mod framing;
@@ -17,6 +19,7 @@ mod listen;
 
 mod proxy;
 mod context;
+mod facts;
 mod boundary;
 mod route;
 mod authenticate;

@@ -61,6 +61,12 @@ pub enum ListenError {
     },
 }
 
+/// A bound address of either kind.
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
 /// Serves connections until it is told to stop.
 pub(crate) struct Acceptor {
     pub(crate) proxy: Arc<HttpProxy<Gateway>>,
@@ -102,26 +108,30 @@ pub(crate) fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenEr
     Ok(listener)
 }
 
-impl Acceptor {
-    pub(crate) async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
-        let mut shutdown = self.shutdown.clone();
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = shutdown.changed() => return,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    // Small writes must not wait for an acknowledgement: events are small.
-                    let _ = stream.set_nodelay(true);
-                    self.clone().spawn(Socket::Tcp(stream), Connection::new(Transport::Tcp, None, None));
-                }
-                Err(error) => pause_after(&error).await,
+impl Listener {
+    /// The next connection, and what its socket tells about its other end.
+    async fn accept(&self) -> io::Result<(Socket, Connection)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Small writes must not wait for an acknowledgement: events are small.
+                stream.set_nodelay(true)?;
+                Ok((Socket::Tcp(stream), Connection::new(Transport::Tcp, None, None)))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let peer = stream.peer_cred().ok();
+                let pid = peer.and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
+                let connection = Connection::new(Transport::Unix, pid, peer.map(|peer| peer.uid()));
+                Ok((Socket::Unix(stream), connection))
             }
         }
     }
+}
 
-    pub(crate) async fn serve_unix(self: Arc<Self>, listener: UnixListener) {
+impl Acceptor {
+    /// Accepts connections until the daemon stops.
+    pub(crate) async fn run(self: Arc<Self>, listener: Listener) {
         let mut shutdown = self.shutdown.clone();
         loop {
             let accepted = tokio::select! {
@@ -129,12 +139,7 @@ impl Acceptor {
                 _ = shutdown.changed() => return,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let peer = stream.peer_cred().ok();
-                    let pid = peer.and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
-                    let connection = Connection::new(Transport::Unix, pid, peer.map(|peer| peer.uid()));
-                    self.clone().spawn(Socket::Unix(stream), connection);
-                }
+                Ok((socket, connection)) => self.clone().spawn(socket, connection),
                 Err(error) => pause_after(&error).await,
             }
         }

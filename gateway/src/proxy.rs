@@ -16,17 +16,19 @@ use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
-use policy::{Ask, Caller, Denial, DenialCode, RouteClass, Scope};
+use policy::{Ask, Caller, Denial, DenialCode, Scope};
 
 use crate::authenticate::authenticate;
 use crate::body;
 use crate::boundary;
 use crate::context::{Answer, Context, Stage};
+use crate::facts::anonymous;
 use crate::guard::Guard;
 use crate::headers::{self, REQUEST_ID};
+use crate::keys::KeyRing;
 use crate::respond;
 use crate::route::{self, OWN_PREFIX};
-use crate::state::{KeyRing, Shared};
+use crate::state::Shared;
 use crate::upstream::Upstream;
 
 /// An idle connection of a caller is closed after this many seconds.
@@ -71,11 +73,11 @@ impl Gateway {
 
         let limits = &snapshot.config.limits;
         ctx.body = body::read(session, &self.shared, limits.request_body_bytes, limits.memory_bytes).await?;
-        let hides_usage = ctx.read_facts(session.req_header(), &upstream.provider)?;
+        let hides_usage = ctx.read_body(session.req_header())?;
 
-        let (nobody, open) = (crate::context::anonymous(), Scope::default());
-        let caller =
-            capability.map_or(Caller { agent: &nobody, capability: None, scope: &open }, Caller::from);
+        let open = Scope::default();
+        let nobody = Caller { agent: anonymous(), capability: None, scope: &open };
+        let caller = capability.map_or(nobody, Caller::from);
         let ask = Ask {
             provider: &route.provider.id,
             class: route.class,
@@ -313,12 +315,4 @@ fn failure(error: &Error) -> Denial {
         _ => (DenialCode::UpstreamReset, "the connection to the provider broke"),
     };
     Denial::new(code, message)
-}
-
-/// Whether a route's body is JSON that decisions are taken from.
-pub(crate) fn is_decided_by_body(class: RouteClass) -> bool {
-    match class {
-        RouteClass::Generate | RouteClass::Embed | RouteClass::Count => true,
-        RouteClass::Metadata | RouteClass::File | RouteClass::Admin | RouteClass::Mint => false,
-    }
 }

@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pingora::apps::HttpServerApp;
-use pingora::proxy::http_proxy;
+use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use pingora::tls::{RootCertStore, load_platform_certs_incl_env_into_store};
 use storage::{Store, Writer, WriterConfig};
@@ -17,14 +18,15 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
 use vault::Vault;
 use zeroize::Zeroizing;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Limits};
 use crate::control::{Command, Reply};
-use crate::daemon::{Daemon, DaemonError, load_snapshot};
+use crate::daemon::{Daemon, DaemonError, Place, load_snapshot};
 use crate::home::{Home, HomeError, make_private_dir};
-use crate::listen::{Acceptor, ListenError, bind_tcp, bind_unix};
+use crate::listen::{Acceptor, ListenError, Listener, bind_tcp, bind_unix};
 use crate::proxy::Gateway;
 use crate::state::Shared;
 
@@ -163,68 +165,98 @@ async fn run(
     ledger: storage::Ledger,
     on_serving: impl FnOnce(&Serving),
 ) -> Result<(), ServeError> {
-    let tcp = bind_tcp(config.daemon.listen)?;
-    let address =
-        tcp.local_addr().map_err(|source| ServeError::Io { doing: "read the bound address", source })?;
-    let socket_path = config.daemon.socket_path.clone();
-    let unix = bind_unix(&socket_path, 0o660)?;
-    let control = bind_unix(&options.home.control_socket(), 0o600)?;
-
-    let (daemon_config, limits) = (config.daemon.clone(), config.limits.clone());
-    let notes = config.notes.clone();
-    let (snapshot, epoch) = load_snapshot(config, &store)?;
-    let shared = Arc::new(Shared::new(snapshot, ledger, address.port()));
-    let daemon = Arc::new(Daemon::new(
-        shared.clone(),
-        options.home.clone(),
-        options.config_path,
-        address.to_string(),
-        (store, epoch),
-        options.vault,
-    )?);
     check_certificates()?;
-    let conf = Arc::new(ServerConf {
-        threads: daemon_config.threads,
-        upstream_keepalive_pool_size: POOL_SIZE,
-        // A request whose body reached a provider is never sent again.
-        max_retries: 1,
-        ..ServerConf::default()
-    });
-    let proxy = Arc::new(http_proxy(&conf, Gateway { shared: shared.clone() }));
-    let (stop_accepting, shutdown) = watch::channel(false);
-    let acceptor = Arc::new(Acceptor {
-        proxy: proxy.clone(),
-        shared: shared.clone(),
-        shutdown,
-        connections: Arc::new(Semaphore::new(limits.connections)),
-        header_bytes_max: limits.header_bytes,
-    });
-    let listeners =
-        [tokio::spawn(acceptor.clone().serve_tcp(tcp)), tokio::spawn(acceptor.clone().serve_unix(unix))];
-    let stop = Arc::new(Notify::new());
-    let control = tokio::spawn(serve_control(control, daemon.clone(), stop.clone()));
-    let watcher = tokio::spawn(watch_for_changes(daemon.clone()));
+    let bound = Bound::new(&config, &options.home)?;
+    let sockets = [config.daemon.socket_path.clone(), options.home.control_socket()];
+    let (daemon_config, limits, notes) = (config.daemon.clone(), config.limits.clone(), config.notes.clone());
+    let (snapshot, epoch) = load_snapshot(config, &store)?;
+    let shared = Arc::new(Shared::new(snapshot, ledger, bound.address.port()));
+    let address = bound.address.to_string();
+    let place = Place { home: options.home, config_path: options.config_path, address: address.clone() };
+    let daemon = Arc::new(Daemon::new(shared.clone(), place, (store, epoch), options.vault)?);
 
-    let is_locked = shared.is_locked();
-    on_serving(&Serving { address: address.to_string(), socket: socket_path.clone(), is_locked, notes });
+    let stop = Arc::new(Notify::new());
+    let control = tokio::spawn(serve_control(bound.control, daemon.clone(), stop.clone()));
+    let watcher = tokio::spawn(watch_for_changes(daemon.clone()));
+    let service = Service::start(shared.clone(), bound.data, daemon_config.threads, &limits);
+    let socket = daemon_config.socket_path;
+    on_serving(&Serving { address, socket, is_locked: shared.is_locked(), notes });
     wait_for_stop(&daemon, &stop).await?;
 
     tracing::info!("stopping");
-    shared.is_draining.store(true, Ordering::Relaxed);
-    // The receivers live as long as the acceptor, so this cannot fail.
-    let _ = stop_accepting.send(true);
-    for listener in listeners {
-        let _ = listener.await;
-    }
-    proxy.http_cleanup().await;
-    drain(&shared, daemon_config.shutdown_grace).await;
+    service.stop(daemon_config.shutdown_grace).await;
     watcher.abort();
     control.abort();
-    for path in [socket_path, options.home.control_socket()] {
+    for path in sockets {
         // A socket that is gone already is as good as one removed.
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Everything that is listened on, bound before anything is served.
+struct Bound {
+    address: SocketAddr,
+    data: [Listener; 2],
+    control: UnixListener,
+}
+
+impl Bound {
+    fn new(config: &Config, home: &Home) -> Result<Self, ServeError> {
+        let tcp = bind_tcp(config.daemon.listen)?;
+        let address = tcp.local_addr();
+        let address = address.map_err(|source| ServeError::Io { doing: "read the bound address", source })?;
+        let unix = bind_unix(&config.daemon.socket_path, 0o660)?;
+        let control = bind_unix(&home.control_socket(), 0o600)?;
+        Ok(Self { address, data: [Listener::Tcp(tcp), Listener::Unix(unix)], control })
+    }
+}
+
+/// The data listeners at work.
+struct Service {
+    shared: Arc<Shared>,
+    proxy: Arc<HttpProxy<Gateway>>,
+    stop_accepting: watch::Sender<bool>,
+    accepting: [JoinHandle<()>; 2],
+}
+
+impl Service {
+    fn start(shared: Arc<Shared>, listeners: [Listener; 2], threads: usize, limits: &Limits) -> Self {
+        let conf = Arc::new(ServerConf {
+            threads,
+            upstream_keepalive_pool_size: POOL_SIZE,
+            // A request whose body reached a provider is never sent again.
+            max_retries: 1,
+            ..ServerConf::default()
+        });
+        let proxy = Arc::new(http_proxy(&conf, Gateway { shared: shared.clone() }));
+        let (stop_accepting, shutdown) = watch::channel(false);
+        let acceptor = Arc::new(Acceptor {
+            proxy: proxy.clone(),
+            shared: shared.clone(),
+            shutdown,
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            header_bytes_max: limits.header_bytes,
+        });
+        let accepting = listeners.map(|listener| tokio::spawn(acceptor.clone().run(listener)));
+        Self { shared, proxy, stop_accepting, accepting }
+    }
+
+    /// Accepts nothing more, lets running requests end, and returns when they have or `grace` is over.
+    async fn stop(self, grace: Duration) {
+        self.shared.is_draining.store(true, Ordering::Relaxed);
+        // The receivers live as long as the accept loops, so there is somebody to hear it.
+        let _ = self.stop_accepting.send(true);
+        for accepting in self.accepting {
+            // An accept loop that panicked accepts no more, which is what is wanted here.
+            let _ = accepting.await;
+        }
+        self.proxy.http_cleanup().await;
+        let deadline = Instant::now() + grace;
+        while self.shared.in_flight.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 /// Reads the machine's certificates the way the engine will, which panics where this returns an error.
@@ -232,14 +264,6 @@ fn check_certificates() -> Result<(), ServeError> {
     let mut store = RootCertStore::empty();
     let read = load_platform_certs_incl_env_into_store(&mut store);
     read.map_err(|error| ServeError::Certificates { reason: error.to_string() })
-}
-
-/// Waits until no request is in flight, or the grace period is over.
-async fn drain(shared: &Shared, grace: Duration) {
-    let deadline = Instant::now() + grace;
-    while shared.in_flight.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// SIGTERM, SIGINT or a command ends the daemon; SIGHUP makes it read everything again.

@@ -1,18 +1,16 @@
 //! What the gateway knows while it serves: one immutable snapshot of configuration and policy, one ring of
-//! credentials, both replaced whole. A request loads each once and uses it to its end.
+//! keys, both replaced whole. A request loads the snapshot once and uses it to its end.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use policy::{Capability, CapabilityId, PriceTable, ProviderId, RequestId, TimestampUs};
 use storage::Ledger;
-use vault::{EntryKind, Origin, Vault};
 
-use crate::catalogue::Provider;
 use crate::config::Config;
+use crate::keys::KeyRing;
 use crate::upstream::Upstream;
 
 /// Configuration and policy at one moment. The parts are shared between snapshots, so that one of them can be
@@ -23,20 +21,6 @@ pub(crate) struct Snapshot {
     pub(crate) capabilities: Arc<HashMap<CapabilityId, Capability>>,
     pub(crate) upstreams: Arc<HashMap<ProviderId, Arc<Upstream>>>,
     pub(crate) prices: Arc<PriceTable>,
-}
-
-/// The credentials as ready header values, or none of them while the vault is locked.
-#[derive(Debug)]
-pub(crate) enum KeyRing {
-    Locked,
-    Unlocked(HashMap<ProviderId, Key>),
-}
-
-/// One credential: what to send, and the only origin it may be sent to.
-#[derive(Debug)]
-pub(crate) struct Key {
-    pub(crate) value: HeaderValue,
-    pub(crate) origin: Origin,
 }
 
 /// What all requests share.
@@ -87,28 +71,6 @@ impl Shared {
     pub(crate) fn is_locked(&self) -> bool {
         matches!(**self.keys.load(), KeyRing::Locked)
     }
-}
-
-impl KeyRing {
-    /// Makes the header values once, so that no request has to. Entries whose provider no longer exists, or
-    /// that serve `watch` alone, are left out.
-    pub(crate) fn from_vault(vault: &Vault, config: &Config) -> Self {
-        let inference = vault.entries().iter().filter(|entry| entry.kind() == EntryKind::Inference);
-        let keys = inference.filter_map(|entry| {
-            let provider = config.provider(entry.provider())?;
-            let value = header_value(provider, entry.secret().expose())?;
-            Some((provider.id.clone(), Key { value, origin: entry.allowed_origin().clone() }))
-        });
-        Self::Unlocked(keys.collect())
-    }
-}
-
-/// The value of the header that carries a credential; `None` when it could not stand in a header.
-fn header_value(provider: &Provider, secret: &str) -> Option<HeaderValue> {
-    let (_, prefix) = provider.auth.header()?;
-    let mut value = HeaderValue::try_from(format!("{prefix}{secret}")).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 /// Request ids that rise within the process even when the clock does not.

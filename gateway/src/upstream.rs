@@ -18,7 +18,7 @@ use storage::Reservation;
 
 use crate::catalogue::{Provider, is_https};
 use crate::headers::{is_passed, named_by_connection};
-use crate::state::Key;
+use crate::keys::Key;
 
 /// How long a looked-up address is used.
 const ADDRESS_AGE_MAX: Duration = Duration::from_secs(60);

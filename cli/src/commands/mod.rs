@@ -18,9 +18,58 @@ pub(crate) mod completions;
 
 use std::process::ExitCode;
 
+use clap::Subcommand;
+
 use crate::app::App;
-use crate::args::Command;
 use crate::failure::Failure;
+
+/// The commands, in the order in which a newcomer needs them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show everything on a mock provider, without a key; nothing is left behind
+    Demo(demo::Demo),
+    /// Make the home, the vault and the database
+    Init(init::Init),
+    /// Check the installation and say how to mend what is wrong
+    Doctor(doctor::Doctor),
+    /// Start the gateway
+    Start(start::Start),
+    /// Stop the gateway
+    Stop,
+    /// Stop the gateway if it runs, and start it in the background
+    Restart,
+    /// Tell how the gateway is; exits 3 when it is not running
+    Status,
+    /// Make a running gateway forget the keys
+    Lock,
+    /// Give a running gateway the keys
+    Unlock(start::Unlock),
+    /// Keys of providers
+    #[command(subcommand)]
+    Vault(vault::Vault),
+    /// Agents and their capabilities
+    #[command(subcommand)]
+    Agent(agent::Agent),
+    /// Run an agent with a capability of its own, revoked when it ends
+    Run(run::Run),
+    /// Print the variables that point an agent's SDKs at the gateway
+    Env(env::Env),
+    /// Providers: list, show, change, test
+    #[command(subcommand)]
+    Provider(provider::Provider),
+    /// The log of requests
+    Log(log::Log),
+    /// Sums over the log
+    Stats(stats::Stats),
+    /// Prices of models
+    #[command(subcommand)]
+    Pricing(pricing::Pricing),
+    /// The configuration
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
 
 /// Runs the command that was typed.
 pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure> {

@@ -1,0 +1,103 @@
+//! Hot: what is known of a request, for decisions and for its row: first from its head, then from its body.
+
+use std::sync::{Arc, LazyLock};
+
+use http::header;
+use pingora::http::RequestHeader;
+use policy::{AgentName, Capability, CapabilityId, Denial, DenialCode, RouteClass};
+
+use crate::catalogue::Provider;
+use crate::route::Route;
+use crate::wire::{self, WireFormat};
+
+/// What is known of a request so far.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) method: Option<http::Method>,
+    pub(crate) path: String,
+    pub(crate) provider: Option<Arc<Provider>>,
+    pub(crate) class: Option<RouteClass>,
+    pub(crate) model: Option<String>,
+    pub(crate) agent: Option<AgentName>,
+    pub(crate) capability: Option<CapabilityId>,
+    pub(crate) is_streaming: bool,
+}
+
+/// The agent to whom requests without a capability are booked, where those are served.
+pub(crate) fn anonymous() -> &'static AgentName {
+    static NAME: LazyLock<AgentName> =
+        LazyLock::new(|| "anonymous".parse().expect("the name follows the rule for names"));
+    &NAME
+}
+
+impl Facts {
+    /// The head arrived.
+    pub(crate) fn requested(&mut self, request: &RequestHeader) {
+        self.method = Some(request.method.clone());
+        self.path = String::from_utf8_lossy(request.raw_path()).into_owned();
+    }
+
+    /// The path was resolved.
+    pub(crate) fn routed(&mut self, route: &Route) {
+        self.provider = Some(route.provider.clone());
+        self.class = Some(route.class);
+        self.path.clone_from(&route.path);
+        self.model.clone_from(&route.model);
+        self.is_streaming = route.path.ends_with(":streamGenerateContent");
+    }
+
+    /// The caller proved who it is.
+    pub(crate) fn called_by(&mut self, capability: Option<&Capability>) {
+        let agent = capability.map_or(anonymous(), |capability| &capability.agent);
+        self.agent = Some(agent.clone());
+        self.capability = capability.map(|capability| capability.id);
+    }
+
+    /// Takes from the body what decisions need. Answers another body to be sent instead, where the provider is
+    /// to be asked for the usage of a stream whose caller did not ask.
+    pub(crate) fn read_body(
+        &mut self,
+        request: &RequestHeader,
+        body: &[u8],
+    ) -> Result<Option<Vec<u8>>, Denial> {
+        let is_post = request.method == http::Method::POST;
+        let Some(provider) = self.provider.as_ref().filter(|_| is_post && self.is_decided_by_body()) else {
+            return Ok(None);
+        };
+        if !is_json(request)? {
+            return Ok(None);
+        }
+        let found = wire::request_facts(body)
+            .map_err(|fault| Denial::new(DenialCode::InvalidRequest, fault.to_string()))?;
+        let streams_by_default = provider.wire == WireFormat::Ollama && self.path.starts_with("/api/");
+        self.is_streaming |= found.stream.unwrap_or(streams_by_default);
+        let may_ask = provider.takes_include_usage && self.path.ends_with("/completions");
+        let rewritten = may_ask.then(|| wire::inject_include_usage(body, &found)).flatten();
+        if self.model.is_none() {
+            self.model = found.model;
+        }
+        Ok(rewritten)
+    }
+
+    /// Whether the route's body is one that decisions are taken from.
+    fn is_decided_by_body(&self) -> bool {
+        match self.class {
+            Some(RouteClass::Generate | RouteClass::Embed | RouteClass::Count) => true,
+            Some(RouteClass::Metadata | RouteClass::File | RouteClass::Admin | RouteClass::Mint) | None => {
+                false
+            }
+        }
+    }
+}
+
+/// Whether the body is JSON; some routes take files. A type that a web page could send without asking first is
+/// refused.
+fn is_json(request: &RequestHeader) -> Result<bool, Denial> {
+    let content_type = request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
+    match media_type.map(str::to_ascii_lowercase).as_deref() {
+        Some("application/json") => Ok(true),
+        Some("multipart/form-data" | "application/octet-stream") => Ok(false),
+        _ => Err(Denial::new(DenialCode::UnsupportedMedia, "the Content-Type must be application/json")),
+    }
+}
