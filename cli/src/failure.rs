@@ -89,7 +89,7 @@ impl From<storage::Error> for Failure {
 
 impl From<gateway::config::ConfigError> for Failure {
     fn from(error: gateway::config::ConfigError) -> Self {
-        Self::from_parts(Exit::Failed, "invalid_config", &error, Some("tokfence config show".to_owned()))
+        Self::from_parts(Exit::Failed, "invalid_config", &error, Some("tokfence config check".to_owned()))
     }
 }
 

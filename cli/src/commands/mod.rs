@@ -92,7 +92,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Log(command) => done(command.run(app)),
         Command::Stats(command) => done(command.run(app)),
         Command::Pricing(command) => done(command.run(app)),
-        Command::Config(command) => done(command.run(app)),
+        Command::Config(command) => command.run(app),
         Command::Completions(command) => done(command.run(app)),
     }
 }
