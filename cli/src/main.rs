@@ -19,12 +19,29 @@ use clap::Parser;
 
 use crate::app::App;
 use crate::args::Args;
+use crate::failure::Failure;
+use crate::output::{Color, Output};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage_error(&error),
+    };
     let app = App::new(&args.global);
     match commands::dispatch(&app, args.command) {
         Ok(code) => code,
         Err(failure) => app.output.failure(&failure),
     }
+}
+
+/// Help and version go where clap sends them; a mistake is told in JSON to whoever asked for JSON.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if !error.use_stderr() || !wants_json {
+        error.exit();
+    }
+    let output = Output { is_json: true, is_quiet: false, color: Color::Never };
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    output.failure(&Failure::usage(message).with_hint("tokfence --help"))
 }

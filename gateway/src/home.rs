@@ -118,7 +118,10 @@ impl Home {
 }
 
 /// Makes a folder for this user alone, unless it is there, and checks it.
-pub(crate) fn make_private_dir(path: &Path) -> Result<(), HomeError> {
+///
+/// # Errors
+/// [`HomeError`], with a hint that mends it.
+pub fn make_private_dir(path: &Path) -> Result<(), HomeError> {
     let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
     made.map_err(|source| HomeError::Io { path: path.to_owned(), source })?;
     check_private_dir(path)

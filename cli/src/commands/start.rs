@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use clap::Args;
 use gateway::control::{self, UnlockWith};
+use gateway::home::make_private_dir;
 use gateway::{ServeOptions, Serving, serve};
 use serde_json::{Value, json};
 use vault::Vault;
@@ -224,7 +225,7 @@ fn log_to_stderr() {
 fn log_to_file(path: &Path) -> Result<(), Failure> {
     let failed = |error| Failure::failed(&format!("open {}", path.display()), &error);
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        make_private_dir(folder)?;
     }
     if std::fs::metadata(path).is_ok_and(|file| file.len() > LOG_BYTES_MAX) {
         std::fs::rename(path, path.with_extension("log.1")).map_err(failed)?;
