@@ -179,6 +179,22 @@ impl ProxyHttp for Gateway {
         }
     }
 
+    /// Nothing was sent yet, so another address of the same provider may be tried, once.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        if let Stage::Reserved(reserved) = &ctx.stage
+            && reserved.upstream.try_next_address()
+        {
+            error.set_retry(true);
+        }
+        error
+    }
+
     async fn upstream_request_filter(
         &self,
         session: &mut Session,

@@ -225,8 +225,9 @@ impl Service {
         let conf = Arc::new(ServerConf {
             threads,
             upstream_keepalive_pool_size: POOL_SIZE,
-            // A request whose body reached a provider is never sent again.
-            max_retries: 1,
+            // One more attempt where it is safe: after a connection that was never made, or for a method that
+            // is idempotent. The engine does not send a POST again, and nothing here makes it.
+            max_retries: 2,
             ..ServerConf::default()
         });
         let proxy = Arc::new(http_proxy(&conf, Gateway { shared: shared.clone() }));

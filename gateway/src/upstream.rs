@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -36,6 +37,8 @@ pub(crate) struct Upstream {
     auth_header: Option<HeaderName>,
     ca: Option<Arc<CaType>>,
     addresses: ArcSwapOption<Addresses>,
+    /// Which of the addresses is used: it moves on when one cannot be connected to.
+    chosen: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -67,7 +70,14 @@ impl Upstream {
         };
         let host = HeaderValue::try_from(authority).map_err(|error| bad(error.to_string()))?;
         let auth_header = provider.auth.header().map(|(name, _)| name);
-        Ok(Self { auth_header, host, ca, addresses: ArcSwapOption::empty(), provider })
+        Ok(Self {
+            auth_header,
+            host,
+            ca,
+            addresses: ArcSwapOption::empty(),
+            chosen: AtomicUsize::new(0),
+            provider,
+        })
     }
 
     /// An address of the provider: the one it has, or one looked up in the last minute.
@@ -90,21 +100,32 @@ impl Upstream {
         Ok(peer)
     }
 
+    /// The address just used cannot be connected to. Whether there is another to try is answered.
+    pub(crate) fn try_next_address(&self) -> bool {
+        self.chosen.fetch_add(1, Ordering::Relaxed);
+        self.addresses.load().as_ref().is_some_and(|known| known.addresses.len() > 1)
+    }
+
     async fn address(&self) -> Result<SocketAddr, Denial> {
         let known = self.addresses.load();
         if let Some(known) = known.as_ref().filter(|known| known.looked_up.elapsed() < ADDRESS_AGE_MAX) {
-            return Ok(known.addresses[0]);
+            return Ok(self.choose(&known.addresses));
         }
         match (self.look_up().await, known.as_ref()) {
             (Ok(addresses), _) => {
-                let first = addresses[0];
+                let address = self.choose(&addresses);
                 self.addresses.store(Some(Arc::new(Addresses { addresses, looked_up: Instant::now() })));
-                Ok(first)
+                Ok(address)
             }
             // A name server that fails for a moment is no reason to stop: the last answer is good enough.
-            (Err(_), Some(known)) => Ok(known.addresses[0]),
+            (Err(_), Some(known)) => Ok(self.choose(&known.addresses)),
             (Err(denial), None) => Err(denial),
         }
+    }
+
+    /// `look_up` never answers an empty list.
+    fn choose(&self, addresses: &[SocketAddr]) -> SocketAddr {
+        addresses[self.chosen.load(Ordering::Relaxed) % addresses.len()]
     }
 
     async fn look_up(&self) -> Result<Vec<SocketAddr>, Denial> {
