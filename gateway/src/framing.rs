@@ -56,6 +56,10 @@ fn check_request_line(request: &httparse::Request<'_, '_>) -> Result<(), Denial>
     if !request.path.is_some_and(|target| target.starts_with('/')) {
         return Err(invalid("the request target must be a path"));
     }
+    // The engine would leave a fragment out without a word, and nobody sends one for a good reason.
+    if request.path.is_some_and(|target| target.contains('#')) {
+        return Err(invalid("the request target has a fragment"));
+    }
     Ok(())
 }
 
@@ -64,6 +68,10 @@ fn check_fields(fields: &[httparse::Header<'_>]) -> Result<BodyFraming, Denial> 
     for field in fields {
         if field.name.eq_ignore_ascii_case("host") {
             hosts += 1;
+            // The engine would refuse it as well, but with an answer of its own and without a row in the log.
+            if field.value.contains(&b'@') {
+                return Err(invalid("a Host names no user"));
+            }
         } else if field.name.eq_ignore_ascii_case("content-length") {
             if length.replace(parse_length(field.value)?).is_some() {
                 return Err(invalid("there is more than one Content-Length"));
@@ -150,6 +158,7 @@ mod tests {
     fn the_request_line_is_strict() {
         let bad = Err(DenialCode::InvalidRequest);
         check_head("GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n", bad);
+        check_head("GET /a#b HTTP/1.1\r\nHost: localhost\r\n\r\n", bad);
         check_head("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", bad);
         check_head("GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", bad);
         check_head("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", Err(DenialCode::MethodNotAllowed));
@@ -161,6 +170,7 @@ mod tests {
         let bad = Err(DenialCode::InvalidRequest);
         check_head("GET / HTTP/1.1\r\n\r\n", bad);
         check_head("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", bad);
+        check_head("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", bad);
     }
 
     #[test]
