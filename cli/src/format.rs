@@ -83,11 +83,12 @@ pub(crate) fn usd(amount: NanoUsd) -> String {
     }
 }
 
-/// A span in the unit that suits it: `850µs`, `12ms`, `1.24s`, `2m03s`.
+/// A span in the unit that suits it: `850µs`, `1.7ms`, `12ms`, `1.24s`, `2m03s`.
 pub(crate) fn span(us: u64) -> String {
     match us {
         0..1_000 => format!("{us}µs"),
-        1_000..1_000_000 => format!("{}ms", us / 1_000),
+        1_000..10_000 => format!("{}.{}ms", us / 1_000, us / 100 % 10),
+        10_000..1_000_000 => format!("{}ms", us / 1_000),
         1_000_000..60_000_000 => format!("{}.{:02}s", us / 1_000_000, us / 10_000 % 100),
         _ => format!("{}m{:02}s", us / 60_000_000, us / 1_000_000 % 60),
     }
@@ -169,8 +170,8 @@ mod tests {
 
     #[test]
     fn a_span_has_the_unit_that_suits_it() {
-        let texts = [0, 999, 1_000, 999_999, 1_239_999, 59_999_999, 60_000_000, 3_723_000_000].map(span);
-        assert_eq!(texts, ["0µs", "999µs", "1ms", "999ms", "1.23s", "59.99s", "1m00s", "62m03s"]);
+        let texts = [0, 999, 1_790, 999_999, 1_239_999, 59_999_999, 60_000_000, 3_723_000_000].map(span);
+        assert_eq!(texts, ["0µs", "999µs", "1.7ms", "999ms", "1.23s", "59.99s", "1m00s", "62m03s"]);
     }
 
     #[test]
