@@ -112,7 +112,8 @@ pub(crate) async fn read(
 
 /// Reads and drops the rest of a refused request's body, if it is short.
 pub(crate) async fn drain(session: &mut Session) {
-    if content_length(session) <= DRAINED_BYTES_MAX {
+    // A caller that waits to be told to send its body sends none when it is refused instead.
+    if content_length(session) <= DRAINED_BYTES_MAX && !headers_expect_continue(session) {
         session.set_total_drain_timeout(Some(Duration::from_secs(5)));
         // When it fails the connection is closed after the answer, which is all that could be done here.
         let _ = session.drain_request_body().await;
