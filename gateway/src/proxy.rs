@@ -35,6 +35,8 @@ use crate::upstream::Upstream;
 const KEEP_ALIVE_SECONDS: u64 = 60;
 /// A caller that does not read for this long is cut off, so that it cannot hold a provider's connection.
 const CALLER_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// What is left of an answer that broke off is written within this time, or not at all.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Gateway {
     pub(crate) shared: Arc<Shared>,
@@ -288,6 +290,9 @@ impl ProxyHttp for Gateway {
         if session.response_written().is_none() {
             // A caller that is gone cannot be answered, and the answer has no other reader.
             let _ = respond::refuse(session, &denial, ctx.id).await;
+        } else if ctx.answer != Answer::CallerGone {
+            // What was passed on so far may still be buffered, and the engine drops the connection as it is.
+            let _ = tokio::time::timeout(LAST_WRITE_TIMEOUT, session.as_downstream_mut().shutdown()).await;
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
