@@ -7,3 +7,6 @@ mod support;
 
 mod injection;
 mod boundary;
+mod bodies;
+mod streaming;
+mod upstream;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -80,6 +80,11 @@ impl Conn {
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())?;
         self.stream.flush()
+    }
+
+    pub(crate) fn shut_down(&self, how: Shutdown) {
+        // A connection that is gone already is as good as one shut down.
+        let _ = self.socket.shutdown(how);
     }
 
     /// Waits until the gateway closes the connection; answers whether it does.

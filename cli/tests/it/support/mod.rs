@@ -5,13 +5,14 @@ mod gateway;
 mod http;
 mod mock;
 mod reaper;
-pub(crate) mod tls;
+mod tls;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use gateway::{Command, Gateway, Home, KEYS, Key, Output, PASSPHRASE, Setup, program};
 pub(crate) use http::{Client, Head, Request, Response};
 pub(crate) use mock::{Conn, Mock, Received, Script, Then, answer, answer_with, chunk, json, sse};
+pub(crate) use tls::Authority;
 
 /// Nothing that is waited for takes longer, on whatever machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
