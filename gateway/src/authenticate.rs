@@ -12,19 +12,21 @@ use crate::headers::{CAPABILITY, CREDENTIALS};
 use crate::route::keys_in_query;
 use crate::state::Snapshot;
 
-/// Finds the capability that a request proves to hold. `None` means an anonymous caller, where those are served.
+/// Finds the capability that a request proves to hold. `None` means an anonymous caller, where those are served;
+/// that is never done for another machine.
 /// Whether it is still in force is for the caller to check, so that a refusal can name the agent.
 ///
 /// # Errors
-/// The [`Denial`] to answer with: missing, invalid or contradicting credentials.
+/// The [`Denial`] to answer with: missing, invalid or contradicting.
 pub(crate) fn authenticate<'s>(
     snapshot: &'s Snapshot,
     headers: &HeaderMap,
     query: Option<&str>,
+    is_local: bool,
 ) -> Result<Option<&'s Capability>, Denial> {
     let presented = presented(headers, query)?;
     let is_ours = presented.as_deref().is_some_and(TokenRef::looks_like);
-    if !is_ours && !snapshot.config.security.require_capability {
+    if !is_ours && is_local && !snapshot.config.security.require_capability {
         return Ok(None);
     }
     let Some(text) = presented else {
@@ -41,7 +43,7 @@ pub(crate) fn authenticate<'s>(
     capability.map(Some).ok_or_else(unknown)
 }
 
-/// The one credential that a request presents.
+/// The one text that a request presents where a capability is looked for.
 fn presented<'h>(headers: &'h HeaderMap, query: Option<&'h str>) -> Result<Option<Cow<'h, str>>, Denial> {
     let invalid = |message| Denial::new(DenialCode::InvalidRequest, message);
     let mut found: Option<Cow<'h, str>> = None;
@@ -50,7 +52,9 @@ fn presented<'h>(headers: &'h HeaderMap, query: Option<&'h str>) -> Result<Optio
             return Ok(());
         }
         match &found {
-            Some(first) if *first != value => Err(invalid("the request carries two different credentials")),
+            Some(first) if *first != value => {
+                Err(invalid("the request carries two different capabilities or keys"))
+            }
             Some(_) => Ok(()),
             None => {
                 found = Some(value);
@@ -59,12 +63,12 @@ fn presented<'h>(headers: &'h HeaderMap, query: Option<&'h str>) -> Result<Optio
         }
     };
     let text = |value: &'h http::HeaderValue| {
-        value.to_str().map(str::trim).map_err(|_| invalid("a credential has characters that are not allowed"))
+        value.to_str().map(str::trim).map_err(|_| invalid("a capability has characters that are not allowed"))
     };
     for value in headers.get_all(header::AUTHORIZATION) {
         let value = text(value)?;
-        let (scheme, credential) = value.split_once(' ').unwrap_or((value, ""));
-        add(Cow::Borrowed(if scheme.eq_ignore_ascii_case("bearer") { credential.trim() } else { value }))?;
+        let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+        add(Cow::Borrowed(if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { value }))?;
     }
     for name in CREDENTIALS.iter().chain([&CAPABILITY]) {
         for value in headers.get_all(name) {

@@ -13,6 +13,7 @@ use http::header;
 use pingora::proxy::Session;
 use policy::{Denial, DenialCode};
 
+use crate::config::Limits;
 use crate::state::Shared;
 
 /// The engine's replay buffer, a constant of its own.
@@ -33,6 +34,18 @@ pub(crate) struct StoredBody {
 struct MemoryShare {
     shared: Arc<Shared>,
     bytes: u64,
+}
+
+impl MemoryShare {
+    /// Takes more. A body is charged as it arrives, so that announcing a large one takes nothing from others.
+    fn grow(&mut self, bytes: u64, memory_max: u64) -> Result<(), Denial> {
+        self.bytes += bytes;
+        let before = self.shared.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > memory_max {
+            return Err(Denial::new(DenialCode::Overloaded, "the memory for request bodies is used up"));
+        }
+        Ok(())
+    }
 }
 
 impl Drop for MemoryShare {
@@ -61,72 +74,72 @@ impl StoredBody {
 pub(crate) async fn read(
     session: &mut Session,
     shared: &Arc<Shared>,
-    bytes_max: u64,
-    memory_max: u64,
+    limits: &Limits,
 ) -> Result<StoredBody, Denial> {
     let headers = &session.req_header().headers;
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Denial::new(DenialCode::UnsupportedMedia, "compressed request bodies are not served"));
     }
     let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    let length = if is_chunked { REPLAY_BYTES } else { content_length(session) };
-    if length == 0 {
-        return Ok(StoredBody::default());
+    let bytes_max = limits.request_body_bytes;
+    let (expected, hint) = if is_chunked {
+        (REPLAY_BYTES.min(bytes_max), "send a Content-Length: a body in chunks may have 64 KiB")
+    } else {
+        (content_length(session), "limits.request_body in config.toml")
+    };
+    let too_large = || {
+        let message = format!("the request body is larger than {} bytes", expected.min(bytes_max));
+        Denial::new(DenialCode::RequestTooLarge, message).with_hint(hint)
+    };
+    if expected > bytes_max {
+        return Err(too_large());
     }
-    if length > bytes_max {
-        let message = format!("the request body is larger than {bytes_max} bytes");
-        return Err(Denial::new(DenialCode::RequestTooLarge, message).with_hint("limits.request_body"));
-    }
-    let share = share_memory(shared, length, memory_max)?;
-    if is_chunked {
-        // What follows a chunked body belongs to it as far as the guard knows, so nothing may follow.
-        session.set_keepalive(None);
-    }
-    if headers_expect_continue(session) {
+    if expects_continue(session) {
         session.write_continue_response().await.map_err(|_| gone())?;
     }
-    let reading = async {
-        let mut body = BytesMut::with_capacity(usize::try_from(length.min(1 << 20)).unwrap_or_default());
-        loop {
-            let read = u64::try_from(body.len()).unwrap_or(u64::MAX);
-            if length.saturating_sub(read) <= REPLAY_BYTES {
-                session.enable_retry_buffering();
-            }
-            match session.downstream_session.read_request_body().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => return Ok(body.freeze()),
-                Err(_) => return Err(gone()),
-            }
-            if is_chunked && body.len() as u64 > REPLAY_BYTES {
-                let message = format!("a body sent in chunks may have {REPLAY_BYTES} bytes at most");
-                return Err(
-                    Denial::new(DenialCode::RequestTooLarge, message).with_hint("send a Content-Length")
-                );
-            }
-        }
-    };
+    let mut share = MemoryShare { shared: shared.clone(), bytes: 0 };
+    let reading = collect(session, &mut share, expected, limits.memory_bytes);
     let too_slow = |_| Denial::new(DenialCode::RequestTimeout, "the body of the request took too long");
     let bytes = tokio::time::timeout(BODY_DEADLINE, reading).await.map_err(too_slow)??;
+    if bytes.len() as u64 > expected {
+        return Err(too_large());
+    }
     Ok(StoredBody { bytes, share: Some(share) })
+}
+
+/// Collects the body to its end, or to just beyond `expected` bytes. Only the tail of it goes through the engine's
+/// replay buffer, see above.
+async fn collect(
+    session: &mut Session,
+    share: &mut MemoryShare,
+    expected: u64,
+    memory_max: u64,
+) -> Result<Bytes, Denial> {
+    let mut body = BytesMut::new();
+    while body.len() as u64 <= expected {
+        if expected - body.len() as u64 <= REPLAY_BYTES {
+            session.enable_retry_buffering();
+        }
+        match session.downstream_session.read_request_body().await {
+            Ok(Some(chunk)) => {
+                share.grow(chunk.len() as u64, memory_max)?;
+                body.extend_from_slice(&chunk);
+            }
+            Ok(None) => break,
+            Err(_) => return Err(gone()),
+        }
+    }
+    Ok(body.freeze())
 }
 
 /// Reads and drops the rest of a refused request's body, if it is short.
 pub(crate) async fn drain(session: &mut Session) {
     // A caller that waits to be told to send its body sends none when it is refused instead.
-    if content_length(session) <= DRAINED_BYTES_MAX && !headers_expect_continue(session) {
+    if content_length(session) <= DRAINED_BYTES_MAX && !expects_continue(session) {
         session.set_total_drain_timeout(Some(Duration::from_secs(5)));
         // When it fails the connection is closed after the answer, which is all that could be done here.
         let _ = session.drain_request_body().await;
     }
-}
-
-fn share_memory(shared: &Arc<Shared>, bytes: u64, memory_max: u64) -> Result<MemoryShare, Denial> {
-    let before = shared.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
-    let share = MemoryShare { shared: shared.clone(), bytes };
-    if before.saturating_add(bytes) > memory_max {
-        return Err(Denial::new(DenialCode::Overloaded, "the memory for request bodies is used up"));
-    }
-    Ok(share)
 }
 
 fn content_length(session: &Session) -> u64 {
@@ -134,7 +147,7 @@ fn content_length(session: &Session) -> u64 {
     value.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn headers_expect_continue(session: &Session) -> bool {
+fn expects_continue(session: &Session) -> bool {
     let expect = session.req_header().headers.get(header::EXPECT);
     expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }

@@ -1,6 +1,8 @@
 //! Hot: who may speak to us at all: which hosts, origins and methods. A web page in the user's browser can
 //! reach a loopback port, so a browser is recognised by what it cannot leave out, and refused.
 
+use std::net::IpAddr;
+
 use http::header::{self, HeaderMap};
 use http::{HeaderName, Method};
 use policy::{Denial, DenialCode};
@@ -17,7 +19,7 @@ const METHODS: [Method; 6] =
 /// The [`Denial`] to answer with.
 pub(crate) fn check(daemon: &Daemon, port: u16, method: &Method, headers: &HeaderMap) -> Result<(), Denial> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if !is_own_host(host, port)
+    if !is_own_host(host, daemon.listen.ip(), port)
         && !daemon.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
     {
         return Err(Denial::new(DenialCode::HostNotAllowed, "the Host is not one of this gateway's")
@@ -63,8 +65,8 @@ fn check_origin(daemon: &Daemon, headers: &HeaderMap) -> Result<(), Denial> {
     }
 }
 
-/// A loopback name with the port we listen on, or without one (the Unix socket, and port 80).
-fn is_own_host(host: &str, port: u16) -> bool {
+/// A loopback name or the address we listen on, with our port, or without one (the Unix socket, and port 80).
+fn is_own_host(host: &str, own: IpAddr, port: u16) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, digits)) if !digits.ends_with(']') => {
             if digits.parse() != Ok(port) || digits.starts_with(['+', '0']) {
@@ -74,7 +76,9 @@ fn is_own_host(host: &str, port: u16) -> bool {
         }
         _ => host,
     };
-    name.eq_ignore_ascii_case("localhost") || matches!(name, "127.0.0.1" | "[::1]")
+    let address = || name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_loopback = name.eq_ignore_ascii_case("localhost") || matches!(name, "127.0.0.1" | "[::1]");
+    is_loopback || (!own.is_unspecified() && address() == Ok(own))
 }
 
 #[cfg(test)]

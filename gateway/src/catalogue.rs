@@ -17,7 +17,7 @@ use crate::pattern::RoutePattern;
 use crate::wire::WireFormat;
 
 /// One provider, with everything a request to it needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Provider {
     /// Its name in routes, configuration and vault.
     pub id: ProviderId,
@@ -45,7 +45,7 @@ pub struct Provider {
     pub env: BTreeMap<String, String>,
     /// Further variables in which a real key may sit.
     pub unset: Vec<String>,
-    /// Its routes.
+    /// Its routes; where two match, the first counts, and the strictest class stands first.
     pub routes: Vec<(RouteClass, RoutePattern)>,
     /// How long its parts may take.
     pub timeouts: Timeouts,
@@ -70,7 +70,7 @@ pub enum AuthStyle {
 }
 
 /// How long a provider may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// To connect, TLS included.
     pub connect: Duration,
@@ -139,6 +139,7 @@ fn provider(name: &str, entry: Entry) -> Result<Provider, String> {
             routes.push((class, pattern.parse()?));
         }
     }
+    routes.sort_by_key(|(class, _)| std::cmp::Reverse(*class));
     let alias = |name: String| name.parse().map_err(|error| format!("{error}"));
     Ok(Provider {
         aliases: entry.aliases.into_iter().map(alias).collect::<Result<_, _>>()?,

@@ -8,9 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
-use policy::{
-    Basis, Denial, DenialCode, NanoUsd, ProviderId, RequestId, RouteClass, TimestampUs, Transport, Usage,
-};
+use policy::{Basis, Denial, DenialCode, NanoUsd, ProviderId, RequestId, RouteClass, TimestampUs, Usage};
 use storage::{LogText, Outcome, RequestRow, Reservation};
 
 use crate::body::StoredBody;
@@ -21,6 +19,9 @@ use crate::meter::{self, Meter, Metered};
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;
 use crate::wire::{Framing, HideUsage};
+
+/// Informational answers (1xx) of one request.
+const INFORMATIONAL_MAX: u32 = 16;
 
 /// Everything that is remembered of one request.
 pub(crate) struct Context {
@@ -37,9 +38,12 @@ pub(crate) struct Context {
     pub(crate) is_sent: bool,
     pub(crate) stage: Stage,
     pub(crate) answer: Answer,
+    /// Whether the engine told the request's end; otherwise a panic or a shutdown cut it.
+    is_finished: bool,
+    informational: u32,
     /// Why the attempt to reach the provider failed, where we know it better than the engine.
     pub(crate) failure: Option<Denial>,
-    pub(crate) status: Option<u16>,
+    status: Option<u16>,
     meter: Option<Box<Meter>>,
     pub(crate) hide_usage: Option<Hide>,
     first_byte_us: Option<u64>,
@@ -103,7 +107,7 @@ impl Context {
             snapshot: shared.snapshot.load_full(),
             id: shared.new_request_id(started_at),
             shared,
-            connection: Arc::new(Connection::new(Transport::Tcp, None, None)),
+            connection: Arc::new(Connection::tcp(false)),
             started_at,
             started: Instant::now(),
             facts: Facts::default(),
@@ -112,6 +116,8 @@ impl Context {
             is_sent: false,
             stage: Stage::Received,
             answer: Answer::Pending,
+            is_finished: false,
+            informational: 0,
             failure: None,
             status: None,
             meter: None,
@@ -146,9 +152,11 @@ impl Context {
     /// The provider's answer begins: decides how it is read.
     pub(crate) fn begin_answer(&mut self, response: &ResponseHeader) {
         self.answer = Answer::Provider(response.status.as_u16());
+        self.status = Some(response.status.as_u16());
         let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let framing = content_type.and_then(Framing::from_content_type);
-        if framing != Some(Framing::Sse) || !response.status.is_success() {
+        let is_coded = response.headers.contains_key(header::CONTENT_ENCODING);
+        if framing != Some(Framing::Sse) || !response.status.is_success() || is_coded {
             self.hide_usage = None;
         }
         if let (Some(framing), Some(provider), true) =
@@ -174,8 +182,22 @@ impl Context {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Counts an informational answer. Whether there may be another is told; a provider that goes on and on would
+    /// hold a caller for ever.
+    pub(crate) fn may_inform(&mut self) -> bool {
+        self.informational += 1;
+        self.informational <= INFORMATIONAL_MAX
+    }
+
+    /// The engine is done with the request; `status` is what the caller got.
+    pub(crate) fn finish(&mut self, status: Option<u16>) {
+        self.status = status;
+        self.is_finished = true;
+        self.settle();
+    }
+
     /// Writes the request's row and gives back what it held. The second call does nothing.
-    pub(crate) fn settle(&mut self) {
+    fn settle(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Settled) {
             Stage::Reserved(reserved) => {
                 let row = self.row();
@@ -190,7 +212,8 @@ impl Context {
     }
 
     fn row(&mut self) -> RequestRow {
-        let metered = self.meter.take().map(|meter| meter.finish());
+        // A panic may have come from the meter itself, and a second one would end the process.
+        let metered = self.meter.take().filter(|_| !std::thread::panicking()).map(|meter| meter.finish());
         let (basis, usage, cost) = self.charge(metered.as_ref());
         let (outcome, error_code) = self.outcome();
         let facts = &self.facts;
@@ -225,6 +248,7 @@ impl Context {
     fn outcome(&self) -> (Outcome, Option<Cow<'static, str>>) {
         let code = |code: DenialCode| Some(Cow::Borrowed(code.as_str()));
         match self.answer {
+            _ if !self.is_finished => (Outcome::Unfinished, Some(Cow::Borrowed("unfinished"))),
             Answer::Pending => (Outcome::Unfinished, None),
             Answer::Refused(denial) => (Outcome::Refused, code(denial)),
             Answer::Provider(status) if status >= 400 => {

@@ -3,7 +3,7 @@
 //! Everything administrative is here and nowhere else: the socket is 0600 in a folder of its own, and the
 //! process at its other end must have the daemon's user.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -127,7 +127,10 @@ impl std::fmt::Debug for UnlockWith {
 /// # Errors
 /// [`ControlError::NotRunning`] when nobody listens, otherwise what went wrong on the way.
 pub fn ask(path: &Path, command: &Command, patience: Duration) -> Result<Reply, ControlError> {
-    let mut stream = UnixStream::connect(path).map_err(|_| ControlError::NotRunning)?;
+    let mut stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ControlError::NotRunning,
+        _ => ControlError::Io(error),
+    })?;
     stream.set_read_timeout(Some(patience)).map_err(ControlError::Io)?;
     let line = Secret::new(serde_json::to_string(command).map_err(ControlError::NotUnderstood)? + "\n");
     stream.write_all(line.expose().as_bytes()).map_err(ControlError::Io)?;

@@ -14,8 +14,8 @@ use vault::{RecoveryCode, Secret, Unlock, Vault};
 
 use crate::config::{Config, ConfigError};
 use crate::control::{DaemonStatus, Reply, UnlockWith};
+use crate::credentials::KeyRing;
 use crate::home::Home;
-use crate::keys::KeyRing;
 use crate::state::{Shared, Snapshot};
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -65,6 +65,7 @@ pub(crate) struct Daemon {
     shared: Arc<Shared>,
     place: Place,
     started_at: TimestampUs,
+    reloading: Mutex<()>,
     store: Mutex<Watched>,
     vault: Mutex<Option<Vault>>,
 }
@@ -74,6 +75,7 @@ pub(crate) struct Place {
     pub(crate) home: Home,
     pub(crate) config_path: PathBuf,
     pub(crate) address: String,
+    pub(crate) socket: PathBuf,
 }
 
 /// The policy's connection, and what was last seen through it.
@@ -85,7 +87,7 @@ struct Watched {
 
 /// Builds a snapshot of a configuration and the policy in the database. Answers the policy's epoch beside it.
 pub(crate) fn load_snapshot(config: Config, store: &Store) -> Result<(Snapshot, i64), DaemonError> {
-    let upstreams = make_upstreams(&config)?;
+    let upstreams = make_upstreams(&config, &HashMap::new())?;
     let policy = store.load_policy()?;
     let snapshot = Snapshot {
         config: Arc::new(config),
@@ -96,12 +98,18 @@ pub(crate) fn load_snapshot(config: Config, store: &Store) -> Result<(Snapshot, 
     Ok((snapshot, policy.epoch))
 }
 
-fn make_upstreams(config: &Config) -> Result<HashMap<ProviderId, Arc<Upstream>>, UpstreamError> {
+type Upstreams = HashMap<ProviderId, Arc<Upstream>>;
+
+/// The upstreams of a configuration. One whose provider did not change is kept, with the addresses it knows.
+fn make_upstreams(config: &Config, old: &Upstreams) -> Result<Upstreams, UpstreamError> {
     let mut upstreams = HashMap::new();
     for provider in config.providers.values() {
-        if !upstreams.contains_key(&provider.id) {
-            upstreams.insert(provider.id.clone(), Arc::new(Upstream::new(provider.clone())?));
-        }
+        let kept = old.get(&provider.id).filter(|upstream| upstream.provider == *provider);
+        let upstream = match kept {
+            Some(kept) => kept.clone(),
+            None => Arc::new(Upstream::new(provider.clone())?),
+        };
+        upstreams.insert(provider.id.clone(), upstream);
     }
     Ok(upstreams)
 }
@@ -131,6 +139,7 @@ impl Daemon {
             shared,
             place,
             started_at: crate::state::now_us(),
+            reloading: Mutex::new(()),
             store: Mutex::new(Watched { store, data_version, epoch }),
             vault: Mutex::new(vault),
         };
@@ -142,6 +151,8 @@ impl Daemon {
     /// that cannot be read stays as it was and is reported; it does not hold up the others, so a slip in the
     /// configuration never delays a revocation.
     pub(crate) fn reload(&self) -> Result<Vec<String>, DaemonError> {
+        // One at a time: what was read first must not be put in place last.
+        let _turn = lock(&self.reloading);
         let policy = self.reload_policy();
         let config = self.reload_config();
         let keys = self.reload_keys();
@@ -151,7 +162,10 @@ impl Daemon {
     }
 
     fn reload_policy(&self) -> Result<(), DaemonError> {
-        let mut watched = lock(&self.store);
+        self.publish_policy(&mut lock(&self.store))
+    }
+
+    fn publish_policy(&self, watched: &mut Watched) -> Result<(), DaemonError> {
         let policy = watched.store.load_policy()?;
         watched.epoch = policy.epoch;
         let capabilities = Arc::new(by_id(policy.capabilities));
@@ -161,8 +175,10 @@ impl Daemon {
 
     fn reload_config(&self) -> Result<Vec<String>, DaemonError> {
         let config = Config::load(&self.place.config_path, self.place.home.dir())?;
-        let upstreams = Arc::new(make_upstreams(&config)?);
-        let notes = config.notes.clone();
+        let old = self.shared.snapshot.load_full();
+        let upstreams = Arc::new(make_upstreams(&config, &old.upstreams)?);
+        let mut notes = config.notes.clone();
+        notes.extend(config.needs_restart(&old.config));
         self.shared.change_snapshot(|old| Snapshot { config: Arc::new(config), upstreams, ..old });
         Ok(notes)
     }
@@ -178,9 +194,7 @@ impl Daemon {
 
     /// Notices what other processes changed without telling: policy rows and the vault.
     pub(crate) fn look_for_changes(&self) -> Result<(), DaemonError> {
-        if self.policy_changed()? {
-            self.reload_policy()?;
-        }
+        self.look_at_policy()?;
         let mut vault = lock(&self.vault);
         if let Some(open) = vault.as_mut()
             && open.refresh()?
@@ -190,13 +204,18 @@ impl Daemon {
         Ok(())
     }
 
-    fn policy_changed(&self) -> Result<bool, DaemonError> {
+    fn look_at_policy(&self) -> Result<(), DaemonError> {
         let mut watched = lock(&self.store);
         let data_version = watched.store.data_version()?;
-        if std::mem::replace(&mut watched.data_version, data_version) == data_version {
-            return Ok(false);
+        if watched.data_version == data_version {
+            return Ok(());
         }
-        Ok(watched.store.policy_epoch()? != watched.epoch)
+        if watched.store.policy_epoch()? != watched.epoch {
+            self.publish_policy(&mut watched)?;
+        }
+        // Only now: a change that could not be read is looked at again.
+        watched.data_version = data_version;
+        Ok(())
     }
 
     /// Forgets the keys. Requests that are already with a provider end as they are.
@@ -209,6 +228,8 @@ impl Daemon {
     /// Opens the vault.
     pub(crate) fn unlock(&self, with: UnlockWith) -> Result<(), DaemonError> {
         let path = self.place.home.vault();
+        // Held from the start: one guess at a time.
+        let mut vault = lock(&self.vault);
         let opened = match with {
             UnlockWith::Passphrase(text) => Vault::open(&path, &Unlock::Passphrase(&Secret::new(text)))?,
             UnlockWith::Recovery(text) => {
@@ -216,7 +237,6 @@ impl Daemon {
             }
             UnlockWith::Keyring => Vault::open(&path, &Unlock::Keyring)?,
         };
-        let mut vault = lock(&self.vault);
         *vault = Some(opened);
         self.publish_keys(&vault);
         Ok(())
@@ -235,7 +255,7 @@ impl Daemon {
     }
 
     pub(crate) fn status(&self) -> DaemonStatus {
-        let (snapshot, keys) = (self.shared.snapshot.load(), self.shared.keys.load());
+        let keys = self.shared.keys.load();
         let mut providers: Vec<String> = match &**keys {
             KeyRing::Locked => Vec::new(),
             KeyRing::Unlocked(keys) => keys.keys().map(ToString::to_string).collect(),
@@ -246,7 +266,7 @@ impl Daemon {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: self.place.address.clone(),
-            socket: snapshot.config.daemon.socket_path.display().to_string(),
+            socket: self.place.socket.display().to_string(),
             state: if self.shared.is_locked() { "locked" } else { "ok" }.to_owned(),
             started_at_us: self.started_at,
             in_flight: self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed),

@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     pub(crate) provider: Option<Arc<Provider>>,
     pub(crate) class: Option<RouteClass>,
     pub(crate) model: Option<String>,
+    /// Whether the body names further models that may answer instead.
+    pub(crate) names_other_models: bool,
     pub(crate) agent: Option<AgentName>,
     pub(crate) capability: Option<CapabilityId>,
     pub(crate) is_streaming: bool,
@@ -64,7 +66,7 @@ impl Facts {
         let Some(provider) = self.provider.as_ref().filter(|_| is_post && self.is_decided_by_body()) else {
             return Ok(None);
         };
-        if !is_json(request)? {
+        if !is_json(request, &self.path)? {
             return Ok(None);
         }
         let found = wire::request_facts(body)
@@ -73,6 +75,7 @@ impl Facts {
         self.is_streaming |= found.stream.unwrap_or(streams_by_default);
         let may_ask = provider.takes_include_usage && self.path.ends_with("/completions");
         let rewritten = may_ask.then(|| wire::inject_include_usage(body, &found)).flatten();
+        self.names_other_models = found.names_other_models;
         if self.model.is_none() {
             self.model = found.model;
         }
@@ -90,14 +93,19 @@ impl Facts {
     }
 }
 
-/// Whether the body is JSON; some routes take files. A type that a web page could send without asking first is
-/// refused.
-fn is_json(request: &RequestHeader) -> Result<bool, Denial> {
-    let content_type = request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+/// Whether the body is JSON; routes for sound and images take uploads as well. A type that a web page could send
+/// without asking first is refused, and so are two of them.
+fn is_json(request: &RequestHeader, path: &str) -> Result<bool, Denial> {
+    let mut types = request.headers.get_all(header::CONTENT_TYPE).iter();
+    let content_type = types.next().and_then(|value| value.to_str().ok());
+    if types.next().is_some() {
+        return Err(Denial::new(DenialCode::InvalidRequest, "there is more than one Content-Type"));
+    }
     let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
+    let takes_uploads = path.contains("/audio/") || path.contains("/images/");
     match media_type.map(str::to_ascii_lowercase).as_deref() {
         Some("application/json") => Ok(true),
-        Some("multipart/form-data" | "application/octet-stream") => Ok(false),
+        Some("multipart/form-data") if takes_uploads => Ok(false),
         _ => Err(Denial::new(DenialCode::UnsupportedMedia, "the Content-Type must be application/json")),
     }
 }

@@ -53,8 +53,14 @@ fn check_request_line(request: &httparse::Request<'_, '_>) -> Result<(), Denial>
     if matches!(request.method, Some("CONNECT" | "TRACE")) {
         return Err(Denial::new(DenialCode::MethodNotAllowed, "the method is not allowed"));
     }
-    if !request.path.is_some_and(|target| target.starts_with('/')) {
+    let target = request.path.unwrap_or_default();
+    if !target.starts_with('/') {
         return Err(invalid("the request target must be a path"));
+    }
+    // The engine would refuse some of these as well, but with an answer of its own and without a row in the log.
+    let must_be_escaped = |byte: u8| !byte.is_ascii_graphic() || b"\"#<>\\^`{|}".contains(&byte);
+    if target.bytes().any(must_be_escaped) {
+        return Err(invalid("the request target has characters that must be escaped"));
     }
     // The engine would leave a fragment out without a word, and nobody sends one for a good reason.
     if request.path.is_some_and(|target| target.contains('#')) {

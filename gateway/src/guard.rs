@@ -46,6 +46,8 @@ pub(crate) enum Socket {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
+    /// Whether the other end is on this machine.
+    pub(crate) is_local: bool,
     /// The process and user at the other end; known on the Unix socket only.
     pub(crate) peer_pid: Option<u32>,
     pub(crate) peer_uid: Option<u32>,
@@ -90,8 +92,14 @@ pub(crate) struct Guard {
 }
 
 impl Connection {
-    pub(crate) fn new(transport: Transport, peer_pid: Option<u32>, peer_uid: Option<u32>) -> Self {
-        Self { transport, peer_pid, peer_uid, awaits_request: AtomicBool::new(true) }
+    pub(crate) fn tcp(is_local: bool) -> Self {
+        let awaits_request = AtomicBool::new(true);
+        Self { transport: Transport::Tcp, is_local, peer_pid: None, peer_uid: None, awaits_request }
+    }
+
+    pub(crate) fn unix(peer_pid: Option<u32>, peer_uid: Option<u32>) -> Self {
+        let awaits_request = AtomicBool::new(true);
+        Self { transport: Transport::Unix, is_local: true, peer_pid, peer_uid, awaits_request }
     }
 
     /// Lets the next request through; called when the engine starts to wait for one.
@@ -140,6 +148,8 @@ impl Guard {
         self.state = State::Head { searched };
         if self.buffer.len() >= self.head_bytes_max {
             if !is_awaited {
+                // Enough is kept back. No waker is registered: the engine polls again when it has written, and
+                // reads on when it awaits the next request.
                 return Poll::Pending;
             }
             self.refuse_size();
@@ -263,6 +273,10 @@ impl AsyncRead for Guard {
                     let count = u64::try_from(count).expect("a count of bytes fits in 64 bits");
                     guard.state = State::Pass { left: left - count };
                     return Poll::Ready(Ok(()));
+                }
+                // Where a chunked body ends is not known here, so nothing may follow it on its connection.
+                State::PassAll if guard.connection.awaits_request.load(Ordering::Acquire) => {
+                    guard.state = State::Closed;
                 }
                 State::PassAll => return guard.poll_pass(cx, out, u64::MAX).map_ok(|_| ()),
                 State::Refusing { .. } => {

@@ -66,6 +66,15 @@ pub(crate) fn is_passed(name: &HeaderName, extra: &[HeaderPattern]) -> bool {
     common || extra.iter().any(|pattern| pattern.matches(name))
 }
 
+/// All headers of a provider's answer together, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// Whether a provider's answer has more headers than any provider needs.
+pub(crate) fn is_too_large(answer: &HeaderMap) -> bool {
+    let sizes = answer.iter().map(|(name, value)| name.as_str().len() + value.len());
+    sizes.sum::<usize>() > ANSWER_BYTES_MAX
+}
+
 /// Whether the gateway sets this header towards a provider itself.
 pub(crate) fn is_reserved(name: &HeaderName) -> bool {
     let own = [

@@ -10,7 +10,7 @@ pub mod home;
 pub mod config;
 pub mod catalogue;
 mod pattern;
-mod keys;
+mod credentials;
 mod state;
 
 mod framing;

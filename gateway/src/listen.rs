@@ -12,7 +12,7 @@ use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
-use policy::{Denial, Transport};
+use policy::Denial;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::Semaphore;
 
@@ -97,12 +97,14 @@ pub(crate) fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenEr
         Ok(found) if !found.file_type().is_socket() => {
             return Err(ListenError::NotASocket { path: path.to_owned() });
         }
-        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-            return Err(ListenError::InUse { path: path.to_owned() });
-        }
-        Ok(_) => std::fs::remove_file(path).map_err(failed)?,
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            Ok(_) | Err(_) => return Err(ListenError::InUse { path: path.to_owned() }),
+        },
     }
-    // The folder is private and the process's umask is 077, so there is no moment of wider access.
+    // The process's umask is 077, so there is no moment of wider access.
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     Ok(listener)
@@ -113,16 +115,17 @@ impl Listener {
     async fn accept(&self) -> io::Result<(Socket, Connection)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                // Small writes must not wait for an acknowledgement: events are small.
-                stream.set_nodelay(true)?;
-                Ok((Socket::Tcp(stream), Connection::new(Transport::Tcp, None, None)))
+                let (stream, peer) = listener.accept().await?;
+                // Small writes must not wait for an acknowledgement: events are small. It fails on a connection
+                // that is gone already, which shows by itself.
+                let _ = stream.set_nodelay(true);
+                Ok((Socket::Tcp(stream), Connection::tcp(peer.ip().to_canonical().is_loopback())))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let peer = stream.peer_cred().ok();
                 let pid = peer.and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
-                let connection = Connection::new(Transport::Unix, pid, peer.map(|peer| peer.uid()));
+                let connection = Connection::unix(pid, peer.map(|peer| peer.uid()));
                 Ok((Socket::Unix(stream), connection))
             }
         }

@@ -14,9 +14,9 @@ use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorSource, ErrorType};
-use policy::{Ask, Caller, Denial, DenialCode, Scope};
+use policy::{Ask, Caller, Capability, Denial, DenialCode, Plan, Scope};
 
 use crate::authenticate::authenticate;
 use crate::body;
@@ -25,11 +25,9 @@ use crate::context::{Answer, Context, Stage};
 use crate::facts::anonymous;
 use crate::guard::Guard;
 use crate::headers::{self, REQUEST_ID};
-use crate::keys::KeyRing;
 use crate::respond;
-use crate::route::{self, OWN_PREFIX};
-use crate::state::Shared;
-use crate::upstream::Upstream;
+use crate::route::{self, HEALTH, OWN_PREFIX};
+use crate::state::{Shared, now_us};
 
 /// An idle connection of a caller is closed after this many seconds.
 const KEEP_ALIVE_SECONDS: u64 = 60;
@@ -60,41 +58,46 @@ impl Gateway {
         boundary::check(&snapshot.config.daemon, self.shared.port, &request.method, &request.headers)?;
         let target = route::canonical(request.raw_path())?;
         if target.path.starts_with(OWN_PREFIX) {
-            return self.answer_own(session, ctx).await;
+            let is_health = target.path == HEALTH;
+            return self.answer_own(session, ctx, is_health).await;
         }
         let route = route::resolve(&snapshot.config, &request.method, &target)?;
         ctx.facts.routed(&route);
-        let capability = authenticate(&snapshot, &request.headers, target.query)?;
+        let capability = authenticate(&snapshot, &request.headers, target.query, ctx.connection.is_local)?;
         ctx.facts.called_by(capability);
         capability.map_or(Ok(()), |capability| capability.check_lifetime(ctx.started_at))?;
         boundary::check_upgrade(&request.headers)?;
         let upstream = snapshot.upstreams.get(&route.provider.id).cloned().ok_or_else(|| {
             Denial::new(DenialCode::StateUnavailable, "the provider's settings are not loaded")
         })?;
-        self.check_key(&upstream)?;
+        self.shared.keys.load().credential_for(&upstream.provider)?;
 
         let limits = &snapshot.config.limits;
-        ctx.body = body::read(session, &self.shared, limits.request_body_bytes, limits.memory_bytes).await?;
+        ctx.body = body::read(session, &self.shared, limits).await?;
         let hides_usage = ctx.read_body(session.req_header())?;
-
-        let open = Scope::default();
-        let nobody = Caller { agent: anonymous(), capability: None, scope: &open };
-        let caller = capability.map_or(nobody, Caller::from);
-        let ask = Ask {
-            provider: &route.provider.id,
-            class: route.class,
-            model: ctx.facts.model.as_deref(),
-            transport: ctx.connection.transport,
-        };
-        let plan = policy::admit(&caller, &ask)?;
+        self.check_still_in_force(capability)?;
+        let plan = admit(ctx, capability)?;
         let reservation = self.shared.ledger.reserve(plan)?;
         ctx.reserved(reservation, upstream, route.upstream_target, hides_usage);
         Ok(Decision::Proxy)
     }
 
+    /// A body can take long to arrive; what was revoked in the meantime does not go on.
+    fn check_still_in_force(&self, capability: Option<&Capability>) -> Result<(), Denial> {
+        let Some(capability) = capability else { return Ok(()) };
+        let snapshot = self.shared.snapshot.load();
+        let revoked = || Denial::new(DenialCode::RevokedCapability, "the capability was revoked");
+        snapshot.capabilities.get(&capability.id).ok_or_else(revoked)?.check_lifetime(now_us())
+    }
+
     /// The gateway's own endpoints; there is one, and it tells nothing but that we are here.
-    async fn answer_own(&self, session: &mut Session, ctx: &mut Context) -> Result<Decision, Denial> {
-        if session.req_header().uri.path() != "/__tokfence/health" {
+    async fn answer_own(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        is_health: bool,
+    ) -> Result<Decision, Denial> {
+        if !is_health {
             return Err(Denial::new(DenialCode::InvalidRoute, "there is no such endpoint"));
         }
         ctx.stage = Stage::Unlogged;
@@ -102,25 +105,6 @@ impl Gateway {
         // When the caller is gone there is nobody left to tell.
         let _ = respond::health(session, self.shared.is_locked(), ctx.id).await;
         Ok(Decision::Answered)
-    }
-
-    fn check_key(&self, upstream: &Upstream) -> Result<(), Denial> {
-        let provider = &upstream.provider;
-        let keys = self.shared.keys.load();
-        match &**keys {
-            _ if provider.auth == crate::catalogue::AuthStyle::None => Ok(()),
-            KeyRing::Locked => {
-                Err(Denial::new(DenialCode::VaultLocked, "the vault is locked").with_hint("tokfence unlock"))
-            }
-            KeyRing::Unlocked(keys) => match keys.get(&provider.id) {
-                Some(key) => upstream.check_key(key),
-                None => Err(Denial::new(
-                    DenialCode::MissingKey,
-                    format!("the vault holds no key for `{}`", provider.id),
-                )
-                .with_hint(format!("tokfence vault add {}", provider.id))),
-            },
-        }
     }
 
     /// Answers a refused request, after reading what the caller still sends.
@@ -137,6 +121,22 @@ impl Gateway {
     }
 }
 
+/// Asks `policy` whether the request that `ctx` knows may go on.
+fn admit(ctx: &Context, capability: Option<&Capability>) -> Result<Plan, Denial> {
+    let unrouted = || Denial::new(DenialCode::InvalidRoute, "the request has no route");
+    let (provider, class) = ctx.facts.provider.as_ref().zip(ctx.facts.class).ok_or_else(unrouted)?;
+    let open = Scope::default();
+    let nobody = Caller { agent: anonymous(), capability: None, scope: &open };
+    let ask = Ask {
+        provider: &provider.id,
+        class,
+        model: ctx.facts.model.as_deref(),
+        names_other_models: ctx.facts.names_other_models,
+        transport: ctx.connection.transport,
+    };
+    policy::admit(&capability.map_or(nobody, Caller::from), &ask)
+}
+
 #[async_trait]
 impl ProxyHttp for Gateway {
     type CTX = Context;
@@ -149,7 +149,9 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<()> {
-        session.set_keepalive(Some(KEEP_ALIVE_SECONDS));
+        // What follows a chunked body belongs to it as far as the guard knows, so nothing may follow.
+        let is_chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
+        session.set_keepalive((!is_chunked).then_some(KEEP_ALIVE_SECONDS));
         session.set_write_timeout(Some(CALLER_WRITE_TIMEOUT));
         if let Some(guard) = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Guard>()) {
             ctx.connection = guard.connection().clone();
@@ -172,7 +174,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<Box<HttpPeer>> {
         let Stage::Reserved(reserved) = &ctx.stage else { return Err(out_of_order()) };
-        match reserved.upstream.peer().await {
+        match reserved.upstream.peer(self.shared.port).await {
             Ok(peer) => Ok(Box::new(peer)),
             Err(denial) => {
                 ctx.failure = Some(denial);
@@ -185,12 +187,12 @@ impl ProxyHttp for Gateway {
     fn fail_to_connect(
         &self,
         _session: &mut Session,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         ctx: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        if let Stage::Reserved(reserved) = &ctx.stage
-            && reserved.upstream.try_next_address()
+        if let (Stage::Reserved(reserved), Some(failed)) = (&ctx.stage, peer.address().as_inet())
+            && reserved.upstream.try_next_address(*failed)
         {
             error.set_retry(true);
         }
@@ -204,22 +206,21 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         let Stage::Reserved(reserved) = &ctx.stage else { return Err(out_of_order()) };
+        // The vault may have changed since the decision: what is sent is checked where it is sent.
         let keys = self.shared.keys.load();
-        let key = match &**keys {
-            KeyRing::Locked => None,
-            KeyRing::Unlocked(keys) => keys.get(&reserved.upstream.provider.id),
+        let credential = match keys.credential_for(&reserved.upstream.provider) {
+            Ok(credential) => credential,
+            Err(denial) => {
+                ctx.failure = Some(denial);
+                return Error::e_explain(ErrorType::InternalError, "the credential is gone");
+            }
         };
-        // The keys may have changed since the request was decided on; what is sent is checked where it is sent.
-        if let Err(denial) = self.check_key(&reserved.upstream) {
-            ctx.failure = Some(denial);
-            return Error::e_explain(ErrorType::InternalError, "the key is gone");
-        }
         let caller = session.req_header();
         *request = reserved.upstream.build_request(
             &caller.method,
             &reserved.target,
             &caller.headers,
-            key,
+            credential,
             ctx.body.bytes.len(),
             &reserved.reservation,
         )?;
@@ -249,11 +250,18 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> pingora::Result<()> {
+        let is_switch = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
+        if is_switch || headers::is_too_large(&response.headers) {
+            return Err(
+                Error::explain(ErrorType::InvalidHTTPHeader, "an answer that nobody asked for").into_up()
+            );
+        }
         for name in headers::to_remove(&response.headers) {
             response.remove_header(&name);
         }
         if response.status.is_informational() {
-            return Ok(());
+            let too_many = || Error::explain(ErrorType::InvalidHTTPHeader, "endless 1xx").into_up();
+            return if ctx.may_inform() { Ok(()) } else { Err(too_many()) };
         }
         ctx.begin_answer(response);
         drop(ctx.body.take());
@@ -288,6 +296,7 @@ impl ProxyHttp for Gateway {
         }
         let status = respond::status(denial.code());
         if session.response_written().is_none() {
+            session.set_keepalive(None);
             // A caller that is gone cannot be answered, and the answer has no other reader.
             let _ = respond::refuse(session, &denial, ctx.id).await;
         } else if ctx.answer != Answer::CallerGone {
@@ -301,8 +310,7 @@ impl ProxyHttp for Gateway {
         if error.is_some_and(|error| matches!(error.esource(), ErrorSource::Downstream)) {
             ctx.answer = Answer::CallerGone;
         }
-        ctx.status = session.response_written().map(|response| response.status.as_u16());
-        ctx.settle();
+        ctx.finish(session.response_written().map(|response| response.status.as_u16()));
     }
 
     /// What the engine's own log lines say of a request: never the query, in which a key may stand.

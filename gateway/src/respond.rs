@@ -5,8 +5,6 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use policy::{Denial, DenialCode, RequestId};
 
-use crate::headers::REQUEST_ID;
-
 /// The HTTP status of a code.
 pub(crate) fn status(code: DenialCode) -> u16 {
     use DenialCode as Code;
@@ -70,15 +68,20 @@ pub(crate) fn body(denial: &Denial, id: RequestId) -> String {
     serde_json::json!({ "type": "error", "error": error, "request_id": id.to_string() }).to_string()
 }
 
-/// Headers of a refusal beside length and connection.
-fn fields(denial: &Denial, id: RequestId) -> Vec<(&'static str, String)> {
-    let mut fields = vec![
+/// Headers of every answer that we make ourselves, beside length and connection.
+fn common_fields(id: RequestId) -> Vec<(&'static str, String)> {
+    vec![
         ("content-type", "application/json".to_owned()),
         ("x-content-type-options", "nosniff".to_owned()),
         ("cross-origin-resource-policy", "same-origin".to_owned()),
         ("cache-control", "no-store".to_owned()),
         ("x-tokfence-request-id", id.to_string()),
-    ];
+    ]
+}
+
+/// Headers of a refusal.
+fn fields(denial: &Denial, id: RequestId) -> Vec<(&'static str, String)> {
+    let mut fields = common_fields(id);
     if forbids_retry(denial.code()) {
         fields.push(("x-should-retry", "false".to_owned()));
     }
@@ -107,26 +110,26 @@ pub(crate) fn raw(denial: &Denial, id: RequestId) -> Vec<u8> {
 
 /// Sends a refusal through the proxy engine.
 pub(crate) async fn refuse(session: &mut Session, denial: &Denial, id: RequestId) -> pingora::Result<()> {
-    let body = body(denial, id);
-    let mut header = ResponseHeader::build(status(denial.code()), Some(8))?;
-    for (name, value) in fields(denial, id) {
-        header.insert_header(name, value)?;
-    }
-    send(session, header, body).await
+    send(session, status(denial.code()), fields(denial, id), body(denial, id)).await
 }
 
 /// The answer to a health check: that we are here and whether the keys are. It needs no capability.
 pub(crate) async fn health(session: &mut Session, is_locked: bool, id: RequestId) -> pingora::Result<()> {
     let status = if is_locked { "locked" } else { "ok" };
-    let mut header = ResponseHeader::build(200, Some(5))?;
-    header.insert_header("content-type", "application/json")?;
-    header.insert_header("x-content-type-options", "nosniff")?;
-    header.insert_header("cache-control", "no-store")?;
-    header.insert_header(REQUEST_ID, id.to_string())?;
-    send(session, header, serde_json::json!({ "name": "tokfence", "status": status }).to_string()).await
+    let body = serde_json::json!({ "name": "tokfence", "status": status }).to_string();
+    send(session, 200, common_fields(id), body).await
 }
 
-async fn send(session: &mut Session, mut header: ResponseHeader, body: String) -> pingora::Result<()> {
+async fn send(
+    session: &mut Session,
+    status: u16,
+    fields: Vec<(&'static str, String)>,
+    body: String,
+) -> pingora::Result<()> {
+    let mut header = ResponseHeader::build(status, Some(fields.len() + 1))?;
+    for (name, value) in fields {
+        header.insert_header(name, value)?;
+    }
     header.insert_header(http::header::CONTENT_LENGTH, body.len())?;
     session.write_response_header(Box::new(header), false).await?;
     let is_head = session.req_header().method == http::Method::HEAD;

@@ -13,6 +13,8 @@ use crate::config::Config;
 
 /// The path of our own endpoints; no provider can have this name.
 pub(crate) const OWN_PREFIX: &str = "/__tokfence/";
+/// Where one may ask whether we are here.
+pub(crate) const HEALTH: &str = "/__tokfence/health";
 
 /// A request's target, resolved.
 #[derive(Debug)]
@@ -140,7 +142,7 @@ fn classify(provider: &Provider, method: &http::Method, path: &str) -> (RouteCla
 
 /// The query without the parameter `key`, in which some SDKs put their credential.
 fn without_key(query: &str) -> Option<Cow<'_, str>> {
-    let is_key = |pair: &&str| pair.split('=').next() == Some("key");
+    let is_key = |pair: &&str| key_value(pair).is_some();
     if !query.split('&').any(|pair| is_key(&pair)) {
         return Some(Cow::Borrowed(query));
     }
@@ -150,7 +152,26 @@ fn without_key(query: &str) -> Option<Cow<'_, str>> {
 
 /// The values of the parameter `key`.
 pub(crate) fn keys_in_query(query: Option<&str>) -> impl Iterator<Item = &str> {
-    query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.strip_prefix("key="))
+    query.into_iter().flat_map(|query| query.split('&')).filter_map(key_value)
+}
+
+/// The value of a parameter that a provider would take for `key`, however its name is escaped.
+fn key_value(pair: &str) -> Option<&str> {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let decoded = if name.contains('%') { unescape(name) } else { Some(name.to_owned()) };
+    (decoded.as_deref() == Some("key")).then_some(value)
+}
+
+/// The text with every escape decoded; `None` when it is not ASCII then.
+fn unescape(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut decoded = parts.next()?.to_owned();
+    for part in parts {
+        let byte = u8::from_str_radix(part.get(..2)?, 16).ok().filter(u8::is_ascii)?;
+        decoded.push(char::from(byte));
+        decoded.push_str(&part[2..]);
+    }
+    Some(decoded)
 }
 
 #[cfg(test)]
@@ -263,9 +284,9 @@ mod tests {
 
     #[test]
     fn a_key_in_the_query_never_goes_on() {
-        let target = canonical(b"/google/v1/models?key=tfk_x&pageSize=1&key=b").unwrap();
+        let target = canonical(b"/google/v1/models?key=tfk_x&pageSize=1&k%65y=b&a%5Bkey%5D=c").unwrap();
         let route = resolve(&config(), &http::Method::GET, &target).unwrap();
-        assert_eq!(route.upstream_target, "/v1/models?pageSize=1");
+        assert_eq!(route.upstream_target, "/v1/models?pageSize=1&a%5Bkey%5D=c");
         assert_eq!(keys_in_query(target.query).collect::<Vec<_>>(), ["tfk_x", "b"]);
     }
 

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use pingora::tls::{RootCertStore, load_platform_certs_incl_env_into_store};
 use storage::{Store, Writer, WriterConfig};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use vault::Vault;
@@ -36,6 +36,9 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 const POOL_SIZE: usize = 128;
 /// A command on the control socket; a passphrase is the longest thing in one.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
+
+/// Who connects to the control socket has something to say.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to serve.
 #[derive(Debug)]
@@ -111,6 +114,18 @@ impl From<storage::Error> for ServeError {
 }
 
 impl ServeError {
+    /// A stable code: that of the cause where it has one of its own.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Home(HomeError::Io { .. }) => "io",
+            Self::Home(_) => "unsafe_home",
+            Self::Daemon(error) => error.code(),
+            Self::AlreadyRunning { .. } | Self::Listen(_) | Self::Certificates { .. } | Self::Io { .. } => {
+                "cannot_serve"
+            }
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -166,13 +181,18 @@ async fn run(
     on_serving: impl FnOnce(&Serving),
 ) -> Result<(), ServeError> {
     check_certificates()?;
+    let mut signals = Signals::listen()?;
     let bound = Bound::new(&config, &options.home)?;
-    let sockets = [config.daemon.socket_path.clone(), options.home.control_socket()];
     let (daemon_config, limits, notes) = (config.daemon.clone(), config.limits.clone(), config.notes.clone());
     let (snapshot, epoch) = load_snapshot(config, &store)?;
     let shared = Arc::new(Shared::new(snapshot, ledger, bound.address.port()));
-    let address = bound.address.to_string();
-    let place = Place { home: options.home, config_path: options.config_path, address: address.clone() };
+    let address = reachable(bound.address).to_string();
+    let place = Place {
+        home: options.home,
+        config_path: options.config_path,
+        address: address.clone(),
+        socket: daemon_config.socket_path.clone(),
+    };
     let daemon = Arc::new(Daemon::new(shared.clone(), place, (store, epoch), options.vault)?);
 
     let stop = Arc::new(Notify::new());
@@ -181,17 +201,28 @@ async fn run(
     let service = Service::start(shared.clone(), bound.data, daemon_config.threads, &limits);
     let socket = daemon_config.socket_path;
     on_serving(&Serving { address, socket, is_locked: shared.is_locked(), notes });
-    wait_for_stop(&daemon, &stop).await?;
+    signals.wait_for_stop(&daemon, &stop).await;
 
     tracing::info!("stopping");
-    service.stop(daemon_config.shutdown_grace).await;
+    tokio::select! {
+        () = service.stop(daemon_config.shutdown_grace) => {}
+        // Who asks twice does not want to wait.
+        () = signals.wait_for_stop(&daemon, &stop) => {}
+    }
     watcher.abort();
     control.abort();
-    for path in sockets {
-        // A socket that is gone already is as good as one removed.
-        let _ = std::fs::remove_file(path);
-    }
+    drop(bound.names);
     Ok(())
+}
+
+/// The address that callers on this machine use: one that stands for all of them cannot be called.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bound.port())
 }
 
 /// Everything that is listened on, bound before anything is served.
@@ -199,6 +230,17 @@ struct Bound {
     address: SocketAddr,
     data: [Listener; 2],
     control: UnixListener,
+    names: [SocketName; 2],
+}
+
+/// The name of a socket that this process bound. It is removed when the daemon ends, or does not get to serve.
+struct SocketName(PathBuf);
+
+impl Drop for SocketName {
+    fn drop(&mut self) {
+        // A socket that is gone already is as good as one removed.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl Bound {
@@ -206,9 +248,12 @@ impl Bound {
         let tcp = bind_tcp(config.daemon.listen)?;
         let address = tcp.local_addr();
         let address = address.map_err(|source| ServeError::Io { doing: "read the bound address", source })?;
-        let unix = bind_unix(&config.daemon.socket_path, 0o660)?;
+        let socket_path = config.daemon.socket_path.clone();
+        let unix = bind_unix(&socket_path, 0o660)?;
+        let unix_name = SocketName(socket_path);
         let control = bind_unix(&home.control_socket(), 0o600)?;
-        Ok(Self { address, data: [Listener::Tcp(tcp), Listener::Unix(unix)], control })
+        let names = [unix_name, SocketName(home.control_socket())];
+        Ok(Self { address, data: [Listener::Tcp(tcp), Listener::Unix(unix)], control, names })
     }
 }
 
@@ -267,22 +312,37 @@ fn check_certificates() -> Result<(), ServeError> {
     read.map_err(|error| ServeError::Certificates { reason: error.to_string() })
 }
 
-/// SIGTERM, SIGINT or a command ends the daemon; SIGHUP makes it read everything again.
-async fn wait_for_stop(daemon: &Arc<Daemon>, stop: &Notify) -> Result<(), ServeError> {
-    let on = |kind| signal(kind).map_err(|source| ServeError::Io { doing: "listen for signals", source });
-    let (mut terminate, mut interrupt, mut hang_up) =
-        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            () = stop.notified() => return Ok(()),
-            _ = hang_up.recv() => {
-                let daemon = daemon.clone();
-                let reloaded = tokio::task::spawn_blocking(move || daemon.reload()).await;
-                if let Ok(Err(error)) = reloaded {
-                    tracing::error!(%error, "the old state stays in force");
-                }
+/// The signals that the daemon obeys from when this is made; without it they would end the process at once.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, ServeError> {
+        let on = |kind| signal(kind).map_err(|source| ServeError::Io { doing: "listen for signals", source });
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hang_up: on(SignalKind::hangup())?,
+        })
+    }
+
+    /// SIGTERM, SIGINT or a command ends the daemon; SIGHUP makes it read everything again.
+    async fn wait_for_stop(&mut self, daemon: &Arc<Daemon>, stop: &Notify) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                () = stop.notified() => return,
+                _ = self.hang_up.recv() => {}
+            }
+            let daemon = daemon.clone();
+            match tokio::task::spawn_blocking(move || daemon.reload()).await {
+                Ok(Ok(notes)) => notes.iter().for_each(|note| tracing::warn!("{note}")),
+                Ok(Err(error)) => tracing::error!(%error, "what cannot be read stays as it was"),
+                Err(_) => {}
             }
         }
     }
@@ -329,11 +389,14 @@ async fn answer_control(mut stream: UnixStream, daemon: Arc<Daemon>, stop: Arc<N
     let mut line = Zeroizing::new(String::new());
     let (reader, mut writer) = stream.split();
     let mut reader = BufReader::new(reader.take(COMMAND_BYTES_MAX));
-    if reader.read_line(&mut line).await.is_err() || line.is_empty() {
+    let read = tokio::time::timeout(COMMAND_PATIENCE, reader.read_line(&mut line)).await;
+    if !matches!(read, Ok(Ok(count)) if count > 0) {
         return;
     }
-    let reply = match serde_json::from_str::<Command>(&line) {
-        Ok(command) => tokio::task::spawn_blocking(move || execute(&daemon, command, &stop)).await,
+    let command = serde_json::from_str::<Command>(&line);
+    let is_stop = matches!(command, Ok(Command::Stop));
+    let reply = match command {
+        Ok(command) => tokio::task::spawn_blocking(move || execute(&daemon, command)).await,
         Err(_) => Ok(Reply::Failed {
             code: "not_understood".to_owned(),
             message: "the command is not understood; it may be of another version".to_owned(),
@@ -345,9 +408,12 @@ async fn answer_control(mut stream: UnixStream, daemon: Arc<Daemon>, stop: Arc<N
         // A caller that is gone does not need its answer.
         let _ = writer.write_all(&text).await;
     }
+    if is_stop {
+        stop.notify_one();
+    }
 }
 
-fn execute(daemon: &Daemon, command: Command, stop: &Notify) -> Reply {
+fn execute(daemon: &Daemon, command: Command) -> Reply {
     let done = |result: Result<Vec<String>, DaemonError>| match result {
         Ok(notes) => Reply::Done { notes },
         Err(error) => error.into(),
@@ -361,10 +427,8 @@ fn execute(daemon: &Daemon, command: Command, stop: &Notify) -> Reply {
             done(Ok(Vec::new()))
         }
         Command::Unlock { with } => done(daemon.unlock(with).map(|()| Vec::new())),
-        Command::Stop => {
-            stop.notify_one();
-            done(Ok(Vec::new()))
-        }
+        // What ends the daemon is done when the answer has been written.
+        Command::Stop => done(Ok(Vec::new())),
     }
 }
 

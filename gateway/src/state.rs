@@ -10,7 +10,7 @@ use policy::{Capability, CapabilityId, PriceTable, ProviderId, RequestId, Timest
 use storage::Ledger;
 
 use crate::config::Config;
-use crate::keys::KeyRing;
+use crate::credentials::KeyRing;
 use crate::upstream::Upstream;
 
 /// Configuration and policy at one moment. The parts are shared between snapshots, so that one of them can be

@@ -1,6 +1,6 @@
 //! Where a provider's requests go: its addresses, its connection settings, and the header of each request.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use rustls_pki_types::pem::PemObject;
 use storage::Reservation;
 
 use crate::catalogue::{Provider, is_https};
+use crate::credentials::Credential;
 use crate::headers::{is_passed, named_by_connection};
-use crate::keys::Key;
 
 /// How long a looked-up address is used.
 const ADDRESS_AGE_MAX: Duration = Duration::from_secs(60);
@@ -33,8 +33,6 @@ pub(crate) struct Upstream {
     pub(crate) provider: Arc<Provider>,
     /// What goes into `Host`: the name, and the port where it is not the scheme's own.
     host: HeaderValue,
-    /// The name of the credential's header.
-    auth_header: Option<HeaderName>,
     ca: Option<Arc<CaType>>,
     addresses: ArcSwapOption<Addresses>,
     /// Which of the addresses is used: it moves on when one cannot be connected to.
@@ -69,20 +67,16 @@ impl Upstream {
             Some(path) => Some(read_certificates(path).map_err(&bad)?),
         };
         let host = HeaderValue::try_from(authority).map_err(|error| bad(error.to_string()))?;
-        let auth_header = provider.auth.header().map(|(name, _)| name);
-        Ok(Self {
-            auth_header,
-            host,
-            ca,
-            addresses: ArcSwapOption::empty(),
-            chosen: AtomicUsize::new(0),
-            provider,
-        })
+        Ok(Self { host, ca, addresses: ArcSwapOption::empty(), chosen: AtomicUsize::new(0), provider })
     }
 
     /// An address of the provider: the one it has, or one looked up in the last minute.
-    pub(crate) async fn peer(&self) -> Result<HttpPeer, Denial> {
+    pub(crate) async fn peer(&self, own_port: u16) -> Result<HttpPeer, Denial> {
         let address = self.address().await?;
+        if address.ip().to_canonical().is_loopback() && address.port() == own_port {
+            let message = "the provider's upstream is this gateway itself";
+            return Err(Denial::new(DenialCode::UpstreamUnreachable, message));
+        }
         let origin = &self.provider.origin;
         let is_tls = is_https(origin);
         // The name must never be empty: without one the certificate would not be checked.
@@ -100,10 +94,21 @@ impl Upstream {
         Ok(peer)
     }
 
-    /// The address just used cannot be connected to. Whether there is another to try is answered.
-    pub(crate) fn try_next_address(&self) -> bool {
-        self.chosen.fetch_add(1, Ordering::Relaxed);
-        self.addresses.load().as_ref().is_some_and(|known| known.addresses.len() > 1)
+    /// An address cannot be connected to. Whether there is another to try is answered. When several requests
+    /// find that out at once, the choice moves on once.
+    pub(crate) fn try_next_address(&self, failed: SocketAddr) -> bool {
+        let known = self.addresses.load();
+        let Some(known) = known.as_ref().filter(|known| known.addresses.len() > 1) else { return false };
+        let chosen = self.chosen.load(Ordering::Relaxed);
+        if known.addresses[chosen % known.addresses.len()] == failed {
+            let _ = self.chosen.compare_exchange(
+                chosen,
+                chosen.wrapping_add(1),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
+        true
     }
 
     async fn address(&self) -> Result<SocketAddr, Denial> {
@@ -114,13 +119,22 @@ impl Upstream {
         match (self.look_up().await, known.as_ref()) {
             (Ok(addresses), _) => {
                 let address = self.choose(&addresses);
-                self.addresses.store(Some(Arc::new(Addresses { addresses, looked_up: Instant::now() })));
+                self.remember(addresses);
                 Ok(address)
             }
-            // A name server that fails for a moment is no reason to stop: the last answer is good enough.
-            (Err(_), Some(known)) => Ok(self.choose(&known.addresses)),
+            // A name server that fails is no reason to stop, or to make every request wait for it: the last
+            // answer is good for another minute.
+            (Err(_), Some(known)) => {
+                let address = self.choose(&known.addresses);
+                self.remember(known.addresses.clone());
+                Ok(address)
+            }
             (Err(denial), None) => Err(denial),
         }
+    }
+
+    fn remember(&self, addresses: Vec<SocketAddr>) {
+        self.addresses.store(Some(Arc::new(Addresses { addresses, looked_up: Instant::now() })));
     }
 
     /// `look_up` never answers an empty list.
@@ -152,20 +166,6 @@ impl Upstream {
         Ok(addresses)
     }
 
-    /// Whether the key may be sent here. It is bound to the origin it was stored for, inside the sealed vault,
-    /// so an edited configuration cannot send it elsewhere.
-    pub(crate) fn check_key(&self, key: &Key) -> Result<(), Denial> {
-        if key.origin == self.provider.origin {
-            return Ok(());
-        }
-        let message = format!(
-            "the key of `{}` was stored for {} and is not sent to {}",
-            self.provider.id, key.origin, self.provider.origin
-        );
-        Err(Denial::new(DenialCode::MissingKey, message)
-            .with_hint(format!("tokfence vault add {}", self.provider.id)))
-    }
-
     /// The header of a request to this provider, built from nothing: the caller's headers that are on the list,
     /// then our own, then the credential. The reservation is the proof that the request was admitted.
     pub(crate) fn build_request(
@@ -173,7 +173,7 @@ impl Upstream {
         method: &http::Method,
         target: &str,
         caller: &HeaderMap,
-        key: Option<&Key>,
+        credential: Option<&Credential>,
         body_bytes: usize,
         _proof: &Reservation,
     ) -> pingora::Result<RequestHeader> {
@@ -193,8 +193,8 @@ impl Upstream {
         for (name, value) in &self.provider.extra_headers {
             request.insert_header(name.clone(), value.clone())?;
         }
-        if let (Some(name), Some(key)) = (&self.auth_header, key) {
-            request.insert_header(name.clone(), key.value.clone())?;
+        if let Some(credential) = credential {
+            request.insert_header(credential.name.clone(), credential.value.clone())?;
         }
         Ok(request)
     }
@@ -204,12 +204,20 @@ fn method_has_body(method: &http::Method) -> bool {
     matches!(*method, http::Method::POST | http::Method::PUT | http::Method::PATCH)
 }
 
+/// Where the clouds' metadata services answer, which give credentials to whoever asks from the machine.
+const METADATA: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(169, 254, 170, 2),
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+];
+
 /// Whether a provider may be at this address. Addresses of this machine and its network are for providers
-/// marked `local`, so that a name cannot be pointed at them; the cloud's metadata service is for nobody.
+/// marked `local`, so that a name cannot be pointed at them; a metadata service is for nobody.
 fn is_allowed(address: IpAddr, is_local: bool) -> bool {
     let address = address.to_canonical();
     let is_metadata = match address {
-        IpAddr::V4(v4) => v4.octets() == [169, 254, 169, 254],
+        IpAddr::V4(v4) => METADATA.contains(&v4),
         IpAddr::V6(v6) => v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254],
     };
     !is_metadata && (is_local || !is_private(address))
@@ -220,15 +228,14 @@ fn is_private(address: IpAddr) -> bool {
         IpAddr::V4(v4) => {
             let [a, b, ..] = v4.octets();
             let is_shared = a == 100 && (64..128).contains(&b);
-            v4.is_loopback()
-                || v4.is_private()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || is_shared
-                || a == 0
+            let is_special = v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast();
+            is_special || v4.is_private() || is_shared || a == 0
         }
         IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
+            let is_special = v6.is_loopback() || v6.is_unspecified() || v6.is_multicast();
+            // An IPv4 address can hide in those of NAT64 and 6to4.
+            let carries_v4 = matches!(v6.segments(), [0x64, 0xff9b, ..] | [0x2002, ..]);
+            is_special || v6.is_unique_local() || v6.is_unicast_link_local() || carries_v4
         }
     }
 }
@@ -271,6 +278,9 @@ mod tests {
             "fd00::1",
             "fe80::1",
             "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "224.0.0.1",
         ] {
             check_address(private, false, false);
             check_address(private, true, true);

@@ -31,6 +31,8 @@ pub struct Ask<'a> {
     pub class: RouteClass,
     /// The model, from the body or the path.
     pub model: Option<&'a str>,
+    /// Whether the body names further models that may answer instead of it.
+    pub names_other_models: bool,
     /// How the request came in.
     pub transport: Transport,
 }
@@ -77,13 +79,35 @@ pub fn admit(caller: &Caller<'_>, ask: &Ask<'_>) -> Result<Plan, Denial> {
     if scope.requires_unix_socket && ask.transport != Transport::Unix {
         return refuse("this capability may be used over the Unix socket only".to_owned());
     }
-    if ask.class == RouteClass::Generate && !scope.allows_model(ask.model) {
-        return refuse(match ask.model {
-            Some(model) => format!("the model `{}` is not in the capability's scope", printable(model)),
-            None => "the request names no model, and the capability's scope limits models".to_owned(),
-        });
+    if let Some(message) = refused_model(scope, ask) {
+        return refuse(message);
     }
     Ok(Plan { _made_by_admit: () })
+}
+
+/// Why the request is outside a scope that limits models: it names another, or it could use one that we do not
+/// see, in a file of batched requests or as a fallback.
+fn refused_model(scope: &Scope, ask: &Ask<'_>) -> Option<String> {
+    let uses_model = match ask.class {
+        RouteClass::Generate | RouteClass::Embed | RouteClass::Count | RouteClass::File => true,
+        RouteClass::Metadata | RouteClass::Admin | RouteClass::Mint => false,
+    };
+    if scope.models.is_empty() || !uses_model {
+        return None;
+    }
+    if ask.class == RouteClass::File {
+        return Some(
+            "files and batches can name any model, and the capability's scope limits models".to_owned(),
+        );
+    }
+    match ask.model {
+        Some(_) if ask.names_other_models => {
+            Some("the request names fallback models, and the capability's scope limits models".to_owned())
+        }
+        model if scope.allows_model(model) => None,
+        Some(model) => Some(format!("the model `{}` is not in the capability's scope", printable(model))),
+        None => Some("the request names no model, and the capability's scope limits models".to_owned()),
+    }
 }
 
 /// A caller's text, shortened and without control characters, fit for a message.
@@ -99,7 +123,8 @@ mod tests {
     fn check_admit(scope: Scope, class: RouteClass, model: Option<&str>, code: Option<DenialCode>) {
         let (agent, provider) = ("ci".parse().unwrap(), "openai".parse().unwrap());
         let caller = Caller { agent: &agent, capability: None, scope: &scope };
-        let ask = Ask { provider: &provider, class, model, transport: Transport::Tcp };
+        let ask =
+            Ask { provider: &provider, class, model, names_other_models: false, transport: Transport::Tcp };
         assert_eq!(admit(&caller, &ask).err().map(|denial| denial.code()), code);
     }
 
@@ -118,7 +143,30 @@ mod tests {
         check_admit(model(), RouteClass::Generate, Some("gpt-4o"), Some(DenialCode::OutOfScope));
         check_admit(model(), RouteClass::Generate, None, Some(DenialCode::OutOfScope));
         check_admit(model(), RouteClass::Metadata, None, None);
+        check_admit(model(), RouteClass::Embed, Some("text-embedding-3-large"), Some(DenialCode::OutOfScope));
+        let files = Scope { routes: vec![RouteClass::File], ..model() };
+        check_admit(files, RouteClass::File, None, Some(DenialCode::OutOfScope));
         let socket = Scope { requires_unix_socket: true, ..Scope::default() };
         check_admit(socket, RouteClass::Generate, Some("gpt-4o"), Some(DenialCode::OutOfScope));
+    }
+
+    #[test]
+    fn a_fallback_model_is_no_way_around_a_limit() {
+        let (agent, provider) = ("ci".parse().unwrap(), "openrouter".parse().unwrap());
+        let ask = Ask {
+            provider: &provider,
+            class: RouteClass::Generate,
+            model: Some("gpt-5-mini"),
+            names_other_models: true,
+            transport: Transport::Tcp,
+        };
+        let verdict = |scope: &Scope| {
+            admit(&Caller { agent: &agent, capability: None, scope }, &ask)
+                .map_err(|denial| denial.code())
+                .err()
+        };
+        let limited = Scope { models: vec!["gpt-5*".parse().unwrap()], ..Scope::default() };
+        assert_eq!(verdict(&limited), Some(DenialCode::OutOfScope));
+        assert_eq!(verdict(&Scope::default()), None);
     }
 }

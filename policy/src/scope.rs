@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
 
-use crate::{AgentName, CapabilityId, Denial, DenialCode, InvalidName, ProviderId, TimestampUs, TokenRef};
+use crate::{AgentName, CapabilityId, Denial, DenialCode, ProviderId, TimestampUs, TokenRef};
 
 /// What kind of thing a route of a provider's API does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,11 +81,11 @@ impl RouteClass {
     }
 
     /// Whether a route of this class needs to be named in the scope to be allowed: what it makes or changes
-    /// outlives the capability.
+    /// outlives the capability, or runs where nobody meters it.
     fn must_be_named(self) -> bool {
         match self {
-            Self::Admin | Self::Mint => true,
-            Self::Generate | Self::Embed | Self::Metadata | Self::Count | Self::File => false,
+            Self::File | Self::Admin | Self::Mint => true,
+            Self::Generate | Self::Embed | Self::Metadata | Self::Count => false,
         }
     }
 }
@@ -159,8 +159,8 @@ impl Scope {
             || model.is_some_and(|model| self.models.iter().any(|glob| glob.matches(model)))
     }
 
-    /// Whether the class of route may be called. Without a list everything may that neither mints
-    /// credentials nor administers the account.
+    /// Whether the class of route may be called. Without a list everything may that neither stores files or
+    /// batches, mints credentials, nor administers the account.
     pub fn allows_route(&self, class: RouteClass) -> bool {
         if self.routes.is_empty() { !class.must_be_named() } else { self.routes.contains(&class) }
     }
@@ -184,12 +184,6 @@ impl Capability {
             return Err(Denial::new(DenialCode::ExpiredCapability, "the capability has expired"));
         }
         Ok(())
-    }
-}
-
-impl From<InvalidName> for Denial {
-    fn from(error: InvalidName) -> Self {
-        Self::new(DenialCode::InvalidRoute, error.to_string())
     }
 }
 
@@ -217,10 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn minting_and_administration_must_be_named() {
+    fn what_outlives_the_capability_must_be_named() {
         let open = Scope::default();
-        assert!(open.allows_route(RouteClass::Generate) && open.allows_route(RouteClass::File));
-        assert!(!open.allows_route(RouteClass::Mint) && !open.allows_route(RouteClass::Admin));
+        assert!(open.allows_route(RouteClass::Generate) && open.allows_route(RouteClass::Metadata));
+        for class in [RouteClass::File, RouteClass::Mint, RouteClass::Admin] {
+            assert!(!open.allows_route(class), "{class}");
+        }
         let named = Scope { routes: vec![RouteClass::Mint], ..Scope::default() };
         assert!(named.allows_route(RouteClass::Mint) && !named.allows_route(RouteClass::Generate));
     }

@@ -149,6 +149,25 @@ impl Config {
         if faults.is_empty() { Ok(Self { notes, ..config }) } else { Err(faults) }
     }
 
+    /// What differs from `running` in a way that only a new process can take up.
+    pub fn needs_restart(&self, running: &Self) -> Vec<String> {
+        let (new, old) = (&self.daemon, &running.daemon);
+        let changes = [
+            ("daemon.host or daemon.port", new.listen != old.listen),
+            ("daemon.socket_path", new.socket_path != old.socket_path),
+            ("daemon.threads", new.threads != old.threads),
+            ("daemon.shutdown_grace", new.shutdown_grace != old.shutdown_grace),
+            ("limits.connections", self.limits.connections != running.limits.connections),
+            ("limits.header", self.limits.header_bytes != running.limits.header_bytes),
+            ("logging.db_path", self.logging.db_path != running.logging.db_path),
+            ("logging.retention_days", self.logging.retention_days != running.logging.retention_days),
+        ];
+        let changed = changes.into_iter().filter(|(_, changed)| *changed);
+        changed
+            .map(|(key, _)| format!("the change of `{key}` takes effect after `tokfence restart`"))
+            .collect()
+    }
+
     /// The provider of a name or an alias.
     pub fn provider(&self, name: &str) -> Option<&std::sync::Arc<Provider>> {
         self.providers.get(&name.parse::<ProviderId>().ok()?)

@@ -35,10 +35,10 @@ pub(super) struct Reader<'a> {
     faults: Vec<Fault>,
 }
 
-/// One table of the document. Keys are taken one by one; what nobody took is unknown.
+/// One table of the document, in whichever of TOML's forms. Keys are taken one by one; what nobody took is unknown.
 pub(super) struct Section<'a> {
     name: String,
-    table: Option<&'a Table>,
+    table: Option<&'a dyn TableLike>,
     taken: Vec<String>,
 }
 
@@ -72,21 +72,19 @@ impl<'a> Reader<'a> {
         self.faults
     }
 
-    /// The table `name` of `parent`, empty when it is not there.
+    /// The table `name` of `parent`, under a header of its own or inline; empty when it is not there.
     pub(super) fn section<'t>(&mut self, parent: &mut Section<'t>, name: &str) -> Section<'t> {
         let full = parent.full_key(name);
-        let table = match parent.take(name) {
-            None => None,
-            Some(Item::Table(table)) => Some(table),
-            Some(item) => {
-                self.fault(item.span(), full.clone(), "must be a table");
-                None
-            }
-        };
+        let item = parent.take(name);
+        let table = item.and_then(Item::as_table_like);
+        if let Some(item) = item.filter(|item| !item.is_table_like()) {
+            self.fault(item.span(), full.clone(), "must be a table");
+        }
         Section { name: full, table, taken: Vec::new() }
     }
 
-    /// A value converted by `convert`, whose error is the fault's message; `None` when missing or wrong.
+    /// A value converted by `convert`, whose error is the fault's message; `None` when missing or wrong. A table
+    /// under a header of its own is the same value as an inline one.
     pub(super) fn value<T>(
         &mut self,
         section: &mut Section<'_>,
@@ -94,7 +92,8 @@ impl<'a> Reader<'a> {
         convert: impl FnOnce(&toml_edit::Value) -> Result<T, String>,
     ) -> Option<T> {
         let item = section.take(key)?;
-        let converted = item.as_value().ok_or_else(|| "must be a value".to_owned()).and_then(convert);
+        let value = item.clone().into_value().map_err(|_| "must be a value".to_owned());
+        let converted = value.and_then(|value| convert(&value));
         converted.map_err(|message| self.fault(item.span(), section.full_key(key), message)).ok()
     }
 
@@ -166,7 +165,7 @@ pub(super) fn texts(value: &toml_edit::Value) -> Result<Vec<String>, String> {
     list.iter().map(text).collect()
 }
 
-/// A table of texts, inline or not.
+/// A table of texts.
 pub(super) fn text_table(value: &toml_edit::Value) -> Result<Vec<(String, String)>, String> {
     let table = value.as_inline_table().ok_or_else(|| "must be a table of texts".to_owned())?;
     let entry = |(key, item): (&str, &Item)| {
@@ -211,4 +210,70 @@ pub(super) fn size(value: &toml_edit::Value) -> Result<u64, String> {
     bytes
         .filter(|bytes| *bytes > 0)
         .ok_or_else(|| "must be a size such as \"64 KiB\" or \"32 MiB\"".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn faults(text: &str) -> Vec<String> {
+        let faults = Config::parse(text, Path::new("/nowhere")).err().unwrap_or_default();
+        faults.iter().map(ToString::to_string).collect()
+    }
+
+    #[track_caller]
+    fn check_same(text: &str) {
+        let config = Config::parse(text, Path::new("/nowhere")).unwrap();
+        assert_eq!(config.daemon.listen.port(), 9000, "{text}");
+        let mine = config.provider("mine").unwrap();
+        let headers: Vec<_> = mine.extra_headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(headers, ["x-team", "x-site"], "{text}");
+    }
+
+    #[test]
+    fn a_table_may_have_any_of_the_forms_of_toml() {
+        check_same(
+            "[daemon]\nport = 9000\n[providers.mine]\nupstream = \"https://a.example\"\n\
+             extra_headers = { x-team = \"a\", x-site = \"b\" }\n",
+        );
+        check_same(
+            "daemon = { port = 9000 }\n[providers.mine]\nupstream = \"https://a.example\"\n\
+             [providers.mine.extra_headers]\nx-team = \"a\"\nx-site = \"b\"\n",
+        );
+        check_same(
+            "daemon.port = 9000\nproviders.mine.upstream = \"https://a.example\"\n\
+             providers.mine.extra_headers.x-team = \"a\"\nproviders.mine.extra_headers.x-site = \"b\"\n",
+        );
+        check_same(
+            "daemon = { port = 9000 }\nproviders = { mine = { upstream = \"https://a.example\", \
+             extra_headers = { x-team = \"a\", x-site = \"b\" } } }\n",
+        );
+    }
+
+    #[test]
+    fn a_slip_in_an_inline_table_is_told_with_its_line() {
+        assert_eq!(
+            faults("\ndaemon = { prot = 9000 }\n"),
+            ["line 2: `daemon.prot`: unknown key; did you mean `port`?"]
+        );
+        assert_eq!(
+            faults("\ndaemon = { port = \"x\" }\n"),
+            ["line 2: `daemon.port`: must be a whole number from 0 to 65535"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_table_and_what_should_be_none_are_faults() {
+        assert_eq!(faults("daemon = 1\n"), ["line 1: `daemon`: must be a table"]);
+        assert_eq!(faults("[[daemon]]\nport = 1\n"), ["line 1: `daemon`: must be a table"]);
+        assert_eq!(
+            faults("[daemon.port]\nx = 1\n"),
+            ["line 1: `daemon.port`: must be a whole number from 0 to 65535"]
+        );
+        let text = "[providers.mine]\nupstream = \"https://a.example\"\nextra_headers = 1\n";
+        assert_eq!(faults(text), ["line 3: `providers.mine.extra_headers`: must be a table of texts"]);
+    }
 }

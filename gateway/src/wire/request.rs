@@ -16,6 +16,8 @@ const ANSWERS_MAX: u32 = 128;
 pub struct RequestFacts {
     /// The model asked for; some providers have it in the path instead.
     pub model: Option<String>,
+    /// Whether further models are named that may answer instead (`models`).
+    pub names_other_models: bool,
     /// Whether a stream is wanted; without a word the provider's default holds, which for Ollama is yes.
     pub stream: Option<bool>,
     /// Every limit on the answer's length, in the order they stand in the body.
@@ -135,6 +137,8 @@ pub fn request_facts(body: &[u8]) -> Result<RequestFacts, RequestFault> {
 #[derive(Clone, Copy)]
 enum Field {
     Model,
+    /// OpenRouter's fallbacks.
+    OtherModels,
     Stream,
     StreamOptions,
     IncludeUsage,
@@ -146,6 +150,7 @@ enum Field {
 
 const FIELDS: &[(&str, Field)] = &[
     ("model", Field::Model),
+    ("models", Field::OtherModels),
     ("stream", Field::Stream),
     ("stream_options", Field::StreamOptions),
     ("max_tokens", Field::Limit(LimitField::MaxTokens)),
@@ -183,6 +188,7 @@ impl RequestFacts {
     fn empty() -> Self {
         Self {
             model: None,
+            names_other_models: false,
             stream: None,
             output_limits: Vec::new(),
             answers: 1,
@@ -201,6 +207,10 @@ impl RequestFacts {
                 scanner.skip()?;
             }
             Some(Field::Model) => self.model = model(scanner)?,
+            Some(Field::OtherModels) => {
+                self.names_other_models = scanner.kind()? != Kind::Null;
+                scanner.skip()?;
+            }
             Some(Field::Stream) => self.stream = boolean(scanner, "stream")?.0,
             Some(Field::IncludeUsage) => {
                 self.include_usage = Some(boolean(scanner, "stream_options.include_usage")?);

@@ -1,0 +1,78 @@
+//! The credentials of an open vault, as ready headers, each with the only origin it may be sent to.
+
+use std::collections::HashMap;
+
+use http::{HeaderName, HeaderValue};
+use policy::{Denial, DenialCode, ProviderId};
+use vault::{EntryKind, Origin, Vault};
+
+use crate::catalogue::{AuthStyle, Provider};
+use crate::config::Config;
+
+/// The credentials as ready headers, or none of them while the vault is locked.
+#[derive(Debug)]
+pub(crate) enum KeyRing {
+    Locked,
+    Unlocked(HashMap<ProviderId, Credential>),
+}
+
+/// One credential: the header to send, and the only origin it may be sent to.
+#[derive(Debug)]
+pub(crate) struct Credential {
+    pub(crate) name: HeaderName,
+    pub(crate) value: HeaderValue,
+    origin: Origin,
+}
+
+impl KeyRing {
+    /// Makes the headers once, so that no request has to. Entries whose provider no longer exists, or that
+    /// serve `watch` alone, are left out.
+    pub(crate) fn from_vault(vault: &Vault, config: &Config) -> Self {
+        let inference = vault.entries().iter().filter(|entry| entry.kind() == EntryKind::Inference);
+        let credentials = inference.filter_map(|entry| {
+            let provider = config.provider(entry.provider())?;
+            let (name, value) = header(provider, entry.secret().expose())?;
+            let origin = entry.allowed_origin().clone();
+            Some((provider.id.clone(), Credential { name, value, origin }))
+        });
+        Self::Unlocked(credentials.collect())
+    }
+
+    /// The credential to send to a provider; `None` for one that takes none. It is bound to the origin it was
+    /// stored for, inside the sealed vault, so an edited configuration cannot send it elsewhere.
+    ///
+    /// # Errors
+    /// The [`Denial`] to answer with: locked, missing, or stored for another origin.
+    pub(crate) fn credential_for(&self, provider: &Provider) -> Result<Option<&Credential>, Denial> {
+        let credentials = match self {
+            _ if provider.auth == AuthStyle::None => return Ok(None),
+            Self::Locked => {
+                let denial = Denial::new(DenialCode::VaultLocked, "the vault is locked");
+                return Err(denial.with_hint("tokfence unlock"));
+            }
+            Self::Unlocked(credentials) => credentials,
+        };
+        let missing = |message: String| {
+            let hint = format!("tokfence vault add {}", provider.id);
+            Denial::new(DenialCode::MissingKey, message).with_hint(hint)
+        };
+        let Some(credential) = credentials.get(&provider.id) else {
+            return Err(missing(format!("the vault holds no key for `{}`", provider.id)));
+        };
+        if credential.origin != provider.origin {
+            return Err(missing(format!(
+                "the key of `{}` was stored for {} and is not sent to {}",
+                provider.id, credential.origin, provider.origin
+            )));
+        }
+        Ok(Some(credential))
+    }
+}
+
+/// The header that carries a credential; `None` when it could not stand in one.
+fn header(provider: &Provider, secret: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, prefix) = provider.auth.header()?;
+    let mut value = HeaderValue::try_from(format!("{prefix}{secret}")).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
+}
