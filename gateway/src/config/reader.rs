@@ -216,7 +216,6 @@ pub(super) fn size(value: &toml_edit::Value) -> Result<u64, String> {
 mod tests {
     use std::path::Path;
 
-    use super::*;
     use crate::config::Config;
 
     fn faults(text: &str) -> Vec<String> {
