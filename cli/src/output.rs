@@ -51,16 +51,18 @@ impl Output {
         }
     }
 
-    /// Something worth knowing beside the result.
+    /// Something worth knowing beside the result. Under `--json` standard error holds one document, or nothing.
     pub(crate) fn note(&self, text: &str) {
-        if !self.is_quiet {
+        if !self.is_quiet && !self.is_json {
             write_err(&format!("{} {text}\n", self.paint("note:", "36")));
         }
     }
 
-    /// Something that should not be missed.
+    /// Something that a person should not miss.
     pub(crate) fn warn(&self, text: &str) {
-        write_err(&format!("{} {text}\n", self.paint("warning:", "33")));
+        if !self.is_json {
+            write_err(&format!("{} {text}\n", self.paint("warning:", "33")));
+        }
     }
 
     /// Prints why the command failed, and answers the exit code that says so to scripts.
