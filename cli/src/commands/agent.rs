@@ -142,6 +142,11 @@ pub(crate) fn parse_ttl(text: &str) -> Result<Duration, Failure> {
 
 /// The name of an agent as it is typed.
 pub(crate) fn parse_agent(text: &str) -> Result<AgentName, Failure> {
+    // A token that was typed where a name belongs is not shown again.
+    if policy::TokenRef::looks_like(text) {
+        let hint = "a capability's id is the part between `tfk_` and the second `_`";
+        return Err(Failure::usage("this is a capability, not the name of an agent").with_hint(hint));
+    }
     text.parse().map_err(|error: policy::InvalidName| Failure::usage(error.to_string()))
 }
 
@@ -155,10 +160,8 @@ impl Mint {
             "expires_at": expires_at.map(timestamp),
         });
         app.output.data(&document, || token.text.clone());
-        if !app.output.is_json {
-            let end = expires_at.map_or("never ends".to_owned(), |at| format!("ends {}", timestamp(at)));
-            app.output.note(&format!("the token of `{agent}` {end}; it is shown this once"));
-        }
+        let end = expires_at.map_or("never ends".to_owned(), |at| format!("ends {}", timestamp(at)));
+        app.output.note(&format!("the token of `{agent}` {end}; it is shown this once"));
         Ok(())
     }
 }
@@ -262,7 +265,12 @@ impl Revoke {
     fn run(self, app: &App) -> Result<(), Failure> {
         let mut store = app.store()?;
         let (name, now) = (&self.name_or_id, now_us());
-        let agent = parse_agent(name).and_then(|agent| Ok(store.revoke_agent(&agent, &self.reason, now)?));
+        // What cannot be a name is the name of nobody.
+        let nobody = |_| {
+            Failure::new(Exit::NotFound, "no_such_agent", format!("there is no agent `{}`", name.escape_debug()))
+        };
+        let agent = name.parse::<AgentName>().map_err(nobody);
+        let agent = agent.and_then(|agent| Ok(store.revoke_agent(&agent, &self.reason, now)?));
         let revoked = match (agent, name.parse::<CapabilityId>()) {
             (Ok(count), _) => count,
             (Err(failure), Ok(id)) if failure.exit == Exit::NotFound => {
