@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -281,9 +281,9 @@ impl Gateway {
     }
 
     /// The gateway of all tests that get along with each other.
-    pub(crate) fn shared() -> Arc<Self> {
-        static SHARED: LazyLock<Arc<Gateway>> = LazyLock::new(|| Arc::new(Gateway::start()));
-        SHARED.clone()
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: LazyLock<Gateway> = LazyLock::new(Gateway::start);
+        &SHARED
     }
 
     #[track_caller]

@@ -9,9 +9,9 @@ mod tls;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use gateway::{Command, Gateway, Home, KEYS, Key, Output, PASSPHRASE, Setup, program};
-pub(crate) use http::{Client, Head, Request, Response};
-pub(crate) use mock::{Conn, Mock, Received, Script, Then, answer, answer_with, chunk, json, sse};
+pub(crate) use gateway::{Gateway, Home, KEYS, Output, PASSPHRASE, Setup, program, rows};
+pub(crate) use http::{Client, Request, Response};
+pub(crate) use mock::{Conn, Mock, Received, Then, answer, answer_with, chunk, json, sse};
 pub(crate) use tls::Authority;
 
 /// Nothing that is waited for takes longer, on whatever machine.
