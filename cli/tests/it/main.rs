@@ -7,6 +7,7 @@ mod support;
 
 mod injection;
 mod boundary;
+mod connections;
 mod bodies;
 mod streaming;
 mod upstream;
@@ -16,3 +17,4 @@ mod log;
 mod process;
 mod run;
 mod sentinel;
+mod prompts;
