@@ -2,7 +2,10 @@
 
 use std::error::Error;
 
+use gateway::config::{ConfigError, Fault};
 use gateway::control::{ControlError, Reply};
+use gateway::home::HomeError;
+use gateway::{DaemonError, ServeError};
 
 /// The exit codes, as documented in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +46,8 @@ impl Failure {
     }
 
     /// An error of one of our crates, which has a code and perhaps a hint of its own.
-    fn from_parts(exit: Exit, code: &str, error: &dyn Error, hint: Option<String>) -> Self {
-        Self { exit, code: code.to_owned(), message: chain(error), hint }
+    fn from_parts(code: &str, error: &dyn Error, hint: Option<String>) -> Self {
+        Self { exit: exit_of(code), code: code.to_owned(), message: chain(error), hint }
     }
 }
 
@@ -63,66 +66,68 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// The exit code that goes with the stable code of an error, whoever found it: this process, the daemon that it
+/// asked, or the daemon that it started.
+pub(crate) fn exit_of(code: &str) -> Exit {
+    match code {
+        "usage" | "no_passphrase" => Exit::Usage,
+        "not_running" => Exit::NotRunning,
+        "vault_locked" | "keyring_unavailable" => Exit::Locked,
+        "unknown_provider" | "unknown_model" => Exit::NotFound,
+        "unsafe_file" | "unsafe_home" | "unsafe_address" => Exit::Unsafe,
+        code if code.starts_with("wrong_") => Exit::Locked,
+        code if code.starts_with("no_such_") => Exit::NotFound,
+        _ => Exit::Failed,
+    }
+}
+
 impl From<vault::Error> for Failure {
     fn from(error: vault::Error) -> Self {
-        let exit = match error.code() {
-            "keyring_unavailable" => Exit::Locked,
-            "no_such_entry" | "no_such_slot" => Exit::NotFound,
-            "unsafe_file" => Exit::Unsafe,
-            code if code.starts_with("wrong_") => Exit::Locked,
-            _ => Exit::Failed,
-        };
-        Self::from_parts(exit, error.code(), &error, error.hint())
+        Self::from_parts(error.code(), &error, error.hint())
     }
 }
 
 impl From<storage::Error> for Failure {
     fn from(error: storage::Error) -> Self {
-        let exit = match error.code() {
-            "no_such_agent" | "no_such_capability" | "no_such_request" => Exit::NotFound,
-            "unsafe_file" => Exit::Unsafe,
-            _ => Exit::Failed,
-        };
-        Self::from_parts(exit, error.code(), &error, error.hint())
+        Self::from_parts(error.code(), &error, error.hint())
     }
 }
 
-impl From<gateway::config::ConfigError> for Failure {
-    fn from(error: gateway::config::ConfigError) -> Self {
-        Self::from_parts(Exit::Failed, "invalid_config", &error, Some("tokfence config check".to_owned()))
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let is_unsafe = matches!(&error, ConfigError::Faults { faults, .. } if faults.iter().any(is_exposed));
+        let code = if is_unsafe { "unsafe_address" } else { "invalid_config" };
+        Self::from_parts(code, &error, Some("tokfence config check".to_owned()))
     }
 }
 
-impl From<gateway::home::HomeError> for Failure {
-    fn from(error: gateway::home::HomeError) -> Self {
-        let exit = match error {
-            gateway::home::HomeError::Io { .. } => Exit::Failed,
-            _ => Exit::Unsafe,
-        };
-        Self::from_parts(exit, "unsafe_home", &error, error.hint())
+/// Whether the fault is an address that other machines could reach without anybody having allowed it.
+fn is_exposed(fault: &Fault) -> bool {
+    fault.key == "daemon.host" && fault.message.contains("allow_remote")
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        ServeError::Home(error).into()
     }
 }
 
-impl From<gateway::ServeError> for Failure {
-    fn from(error: gateway::ServeError) -> Self {
-        let hint = error.hint();
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
         match error {
-            gateway::ServeError::Home(error) => error.into(),
-            other => Self::from_parts(Exit::Failed, "cannot_serve", &other, hint),
+            ServeError::Daemon(DaemonError::Config(error)) => error.into(),
+            error => Self::from_parts(error.code(), &error, error.hint()),
         }
     }
 }
 
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
-        match error {
-            ControlError::NotRunning => {
-                Self::new(Exit::NotRunning, "not_running", error.to_string()).with_hint("tokfence start -d")
-            }
-            ControlError::Io(_) | ControlError::NotUnderstood(_) => {
-                Self::from_parts(Exit::Failed, "control", &error, Some("tokfence restart".to_owned()))
-            }
-        }
+        let (code, hint) = match error {
+            ControlError::NotRunning => ("not_running", "tokfence start -d"),
+            ControlError::Io(_) | ControlError::NotUnderstood(_) => ("control", "tokfence restart"),
+        };
+        Self::from_parts(code, &error, Some(hint.to_owned()))
     }
 }
 
@@ -135,6 +140,57 @@ pub(crate) fn from_reply(reply: Reply) -> Failure {
             "the daemon gave an answer that does not fit the question",
         );
     };
-    let exit = if code.starts_with("wrong_") { Exit::Locked } else { Exit::Failed };
-    Failure { exit, code, message, hint }
+    Failure { exit: exit_of(&code), code, message, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateway::config::Config;
+    use std::path::Path;
+
+    #[track_caller]
+    fn check(failure: Failure, exit: Exit, code: &str) {
+        assert_eq!((failure.exit, failure.code.as_str()), (exit, code), "{}", failure.message);
+    }
+
+    fn from_daemon(code: &str) -> Failure {
+        from_reply(Reply::Failed { code: code.to_owned(), message: String::new(), hint: None })
+    }
+
+    #[test]
+    fn an_error_has_the_same_exit_code_wherever_it_was_found() {
+        for (code, exit) in [
+            ("keyring_unavailable", Exit::Locked),
+            ("wrong_passphrase", Exit::Locked),
+            ("unsafe_file", Exit::Unsafe),
+            ("no_such_agent", Exit::NotFound),
+            ("io", Exit::Failed),
+        ] {
+            check(from_daemon(code), exit, code);
+        }
+        let refused = || vault::Error::KeyringUnavailable { reason: "it is not there".to_owned() };
+        check(refused().into(), Exit::Locked, "keyring_unavailable");
+        check(ServeError::Daemon(refused().into()).into(), Exit::Locked, "keyring_unavailable");
+    }
+
+    #[test]
+    fn a_home_that_is_open_is_unsafe_and_one_that_cannot_be_made_is_not() {
+        let path = Path::new("/x").to_owned();
+        check(HomeError::Permissions { path: path.clone(), mode: 0o755 }.into(), Exit::Unsafe, "unsafe_home");
+        let source = std::io::Error::other("no room");
+        check(HomeError::Io { path, source }.into(), Exit::Failed, "io");
+    }
+
+    #[test]
+    fn an_address_for_everybody_is_unsafe_and_a_slip_is_not() {
+        let failure = |text: &str| {
+            let faults = Config::parse(text, Path::new("/x")).unwrap_err();
+            ConfigError::Faults { path: "/x/config.toml".into(), faults }
+        };
+        let exposed = || failure("[daemon]\nhost = \"0.0.0.0\"\n");
+        check(exposed().into(), Exit::Unsafe, "unsafe_address");
+        check(ServeError::from(exposed()).into(), Exit::Unsafe, "unsafe_address");
+        check(failure("[daemon]\nhost = \"here\"\n").into(), Exit::Failed, "invalid_config");
+    }
 }

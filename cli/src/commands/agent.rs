@@ -142,12 +142,17 @@ pub(crate) fn parse_ttl(text: &str) -> Result<Duration, Failure> {
 
 /// The name of an agent as it is typed.
 pub(crate) fn parse_agent(text: &str) -> Result<AgentName, Failure> {
-    // A token that was typed where a name belongs is not shown again.
-    if policy::TokenRef::looks_like(text) {
-        let hint = "a capability's id is the part between `tfk_` and the second `_`";
-        return Err(Failure::usage("this is a capability, not the name of an agent").with_hint(hint));
-    }
+    refuse_token(text)?;
     text.parse().map_err(|error: policy::InvalidName| Failure::usage(error.to_string()))
+}
+
+/// A token that was typed where a name belongs is not shown again.
+fn refuse_token(text: &str) -> Result<(), Failure> {
+    if !policy::TokenRef::looks_like(text) {
+        return Ok(());
+    }
+    let hint = "a capability's id is the part between `tfk_` and the second `_`";
+    Err(Failure::usage("this is a capability, not the name of an agent").with_hint(hint))
 }
 
 impl Mint {
@@ -265,9 +270,14 @@ impl Revoke {
     fn run(self, app: &App) -> Result<(), Failure> {
         let mut store = app.store()?;
         let (name, now) = (&self.name_or_id, now_us());
+        refuse_token(name)?;
         // What cannot be a name is the name of nobody.
         let nobody = |_| {
-            Failure::new(Exit::NotFound, "no_such_agent", format!("there is no agent `{}`", name.escape_debug()))
+            Failure::new(
+                Exit::NotFound,
+                "no_such_agent",
+                format!("there is no agent `{}`", name.escape_debug()),
+            )
         };
         let agent = name.parse::<AgentName>().map_err(nobody);
         let agent = agent.and_then(|agent| Ok(store.revoke_agent(&agent, &self.reason, now)?));
