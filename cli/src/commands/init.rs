@@ -1,12 +1,13 @@
 //! `init`: the home, the vault and the database. Whatever is there already stays as it is.
 
 use clap::Args;
+use gateway::config::Config;
 use serde_json::json;
-use vault::{NewSlot, RecoveryCode, Secret, Vault};
+use vault::{Entries, Entry, NewSlot, OnConflict, RecoveryCode, Secret, Vault};
 
 use crate::app::App;
-use crate::commands::vault::{entries_from_variables, is_key_variable};
-use crate::failure::{Exit, Failure};
+use crate::commands::vault::{imported, owner};
+use crate::failure::{Exit, Failure, chain};
 use crate::prompt;
 use crate::unlock::{self, Backend, PASSPHRASE_VARIABLE};
 
@@ -26,34 +27,19 @@ pub(crate) struct Init {
 impl Init {
     pub(crate) fn run(self, app: &App) -> Result<(), Failure> {
         app.home.prepare()?;
-        app.config()?;
+        let config = app.config()?;
         app.store()?;
-        let mut made = if app.home.vault().exists() { None } else { Some(self.make_vault(app)?) };
-        let imported = match &mut made {
-            Some((vault, _)) => self.import_environment(app, vault)?,
-            None => Vec::new(),
-        };
-        let recovery = made.as_ref().and_then(|(_, code)| code.as_ref()).map(RecoveryCode::to_text);
-        let document = json!({
-            "home": app.home.dir().display().to_string(),
-            "vault": if made.is_some() { "created" } else { "unchanged" },
-            "recovery_code": recovery.as_ref().map(|code| code.expose().clone()),
-            "imported": imported,
-        });
-        app.output.done(&document, || {
-            let vault = if made.is_some() { "a new vault" } else { "the vault that was there" };
-            format!("{} is ready, with {vault}", app.home.dir().display())
-        });
-        if let (Some(code), false) = (recovery, app.output.is_json) {
-            app.output.warn(&format!(
-                "write down the recovery code; it is shown this once:\n\n    {}\n",
-                code.expose()
-            ));
+        if app.home.vault().exists() {
+            tell(app, &Made { vault: "unchanged", recovery: None, imported: &[] });
+            return Ok(());
         }
-        if !app.output.is_json {
-            app.output.note("next: `tokfence vault add PROVIDER`, then `tokfence start -d`");
-        }
-        Ok(())
+        let found = self.keys_of_environment(app, &config);
+        let (vault, recovery) = self.make_vault(app)?;
+        // The code that opens the vault is in no other place, so it is told whatever becomes of the keys.
+        let stored = store(vault, found);
+        let imported = stored.as_deref().unwrap_or_default();
+        tell(app, &Made { vault: "created", recovery: recovery.as_ref(), imported });
+        stored.map(drop)
     }
 
     /// A vault that the keyring opens where there is one, and a passphrase otherwise.
@@ -85,31 +71,71 @@ impl Init {
         Ok(Vault::create(&path, &slots)?)
     }
 
-    /// Offers to store the keys that stand in this shell's environment.
-    fn import_environment(&self, app: &App, vault: &mut Vault) -> Result<Vec<String>, Failure> {
-        let config = app.config()?;
-        let is_key = |name: &str, value: &str| {
-            !value.is_empty()
-                && !value.starts_with("tfk_")
-                && config.providers.values().any(|known| is_key_variable(known, name))
-        };
-        let found: Vec<(String, Secret<String>)> = std::env::vars()
-            .filter(|(name, value)| is_key(name, value))
-            .filter(|(name, _)| self.import_env || self.confirms(name))
-            .map(|(name, value)| (name, Secret::new(value)))
-            .collect();
-        let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
-        if found.is_empty() {
-            return Ok(names);
+    /// The keys in this shell's environment that are to be stored, each with its variable.
+    fn keys_of_environment(&self, app: &App, config: &Config) -> Vec<(String, Entry)> {
+        // What is not UTF-8 is no key.
+        let texts = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let mut found = Vec::new();
+        for (name, value) in texts.filter(|(_, value)| !value.is_empty() && !value.starts_with("tfk_")) {
+            let Some(provider) = owner(config, &name) else { continue };
+            if !self.import_env && !self.confirms(&name) {
+                continue;
+            }
+            match imported(provider, Secret::new(value)) {
+                Ok(entry) => found.push((name, entry)),
+                Err(error) => app.output.note(&format!("{name} is left out: {}", chain(&error))),
+            }
         }
-        let entries = entries_from_variables(app, found)?;
-        vault.merge(entries, vault::OnConflict::Keep)?;
-        app.output.note(&format!("stored {}; now remove them from where they are set", names.join(", ")));
-        Ok(names)
+        found
     }
 
     fn confirms(&self, name: &str) -> bool {
         !self.non_interactive
             && prompt::confirm(&format!("{name} is set in this shell. Store its key in the vault?"))
     }
+}
+
+/// What `init` has to tell.
+struct Made<'a> {
+    vault: &'static str,
+    recovery: Option<&'a RecoveryCode>,
+    imported: &'a [String],
+}
+
+/// Stores keys in a new vault. Answers the variables they were in.
+fn store(mut vault: Vault, found: Vec<(String, Entry)>) -> Result<Vec<String>, Failure> {
+    let mut entries = Entries::default();
+    let mut names = Vec::new();
+    for (name, entry) in found {
+        entries.put(entry);
+        names.push(name);
+    }
+    if !names.is_empty() {
+        vault.merge(entries, OnConflict::Keep)?;
+    }
+    Ok(names)
+}
+
+fn tell(app: &App, made: &Made<'_>) {
+    let recovery = made.recovery.map(RecoveryCode::to_text);
+    let document = json!({
+        "home": app.home.dir().display().to_string(),
+        "vault": made.vault,
+        "recovery_code": recovery.as_ref().map(Secret::expose),
+        "imported": made.imported,
+    });
+    app.output.done(&document, || {
+        let vault = if made.recovery.is_some() { "a new vault" } else { "the vault that was there" };
+        format!("{} is ready, with {vault}", app.home.dir().display())
+    });
+    if let Some(code) = recovery {
+        let code = code.expose();
+        app.output.warn(&format!("write down the recovery code; it is shown this once:\n\n    {code}\n"));
+    }
+    if !made.imported.is_empty() {
+        let names = made.imported.join(", ");
+        app.output.note(&format!("stored {names}; now remove them from where they are set"));
+    }
+    app.output.note("next: `tokfence vault add PROVIDER`, then `tokfence start -d`");
 }

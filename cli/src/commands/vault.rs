@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use gateway::catalogue::Provider;
+use gateway::config::Config;
 use serde_json::{Value, json};
 use storage::Store;
 use vault::{Entry, EntryKind, NewEntry, NewSlot, OnConflict, Secret};
@@ -266,55 +268,56 @@ fn ask_passphrase(app: &App, question: &str) -> Result<Secret<String>, Failure> 
 }
 
 /// Keys under the names of variables: those that a provider's SDK reads as its key are taken.
-pub(crate) fn entries_from_variables(
+fn entries_from_variables(
     app: &App,
     variables: Vec<(String, Secret<String>)>,
 ) -> Result<vault::Entries, Failure> {
     let config = app.config()?;
-    let owner = |variable: &str| {
-        let mut owners: Vec<_> =
-            config.providers.values().filter(|known| is_key_variable(known, variable)).collect();
-        owners.sort_by_key(|provider| provider.id.clone());
-        owners.first().map(|provider| provider.id.to_string())
-    };
-    let mut keys = Vec::new();
+    let mut entries = vault::Entries::default();
     for (variable, secret) in variables {
-        match owner(&variable) {
-            Some(provider) => keys.push((provider, secret)),
+        match owner(&config, &variable) {
+            Some(provider) => drop(entries.put(imported(provider, secret)?)),
             None => app.output.note(&format!("{variable} is not the key of a known provider; left out")),
         }
     }
-    entries_from_providers(app, keys)
-}
-
-/// Whether the provider's SDK takes its key from this variable.
-pub(crate) fn is_key_variable(provider: &gateway::catalogue::Provider, variable: &str) -> bool {
-    provider.env.get(variable).is_some_and(|template| template == "{token}")
+    Ok(entries)
 }
 
 /// Keys under the names of providers.
-pub(crate) fn entries_from_providers(
-    app: &App,
-    keys: Vec<(String, Secret<String>)>,
-) -> Result<vault::Entries, Failure> {
+fn entries_from_providers(app: &App, keys: Vec<(String, Secret<String>)>) -> Result<vault::Entries, Failure> {
     let config = app.config()?;
     let mut entries = vault::Entries::default();
     for (name, secret) in keys {
-        let Some(provider) = config.provider(&name) else {
-            app.output.note(&format!("there is no provider `{name}`; its key is left out"));
-            continue;
-        };
-        let entry = NewEntry {
-            provider: provider.id.to_string(),
-            kind: EntryKind::Inference,
-            label: "imported".to_owned(),
-            secret,
-            allowed_origin: provider.origin.clone(),
-            auth_style: provider.auth.as_str().to_owned(),
-        };
-        entries.put(Entry::new(entry, now_us())?);
+        match config.provider(&name) {
+            Some(provider) => drop(entries.put(imported(provider, secret)?)),
+            None => app.output.note(&format!("there is no provider `{name}`; its key is left out")),
+        }
     }
     Ok(entries)
+}
+
+/// The provider whose SDK takes its key from this variable.
+pub(crate) fn owner<'a>(config: &'a Config, variable: &str) -> Option<&'a Provider> {
+    let owners = config.providers.values().filter(|known| is_key_variable(known, variable));
+    owners.map(AsRef::as_ref).min_by_key(|provider| &provider.id)
+}
+
+/// Whether the provider's SDK takes its key from this variable.
+pub(crate) fn is_key_variable(provider: &Provider, variable: &str) -> bool {
+    provider.env.get(variable).is_some_and(|template| template == "{token}")
+}
+
+/// The entry of a key that somebody had elsewhere.
+pub(crate) fn imported(provider: &Provider, secret: Secret<String>) -> Result<Entry, vault::Error> {
+    let entry = NewEntry {
+        provider: provider.id.to_string(),
+        kind: EntryKind::Inference,
+        label: "imported".to_owned(),
+        secret,
+        allowed_origin: provider.origin.clone(),
+        auth_style: provider.auth.as_str().to_owned(),
+    };
+    Entry::new(entry, now_us())
 }
 
 fn change_passphrase(app: &App) -> Result<(), Failure> {
