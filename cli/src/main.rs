@@ -2,7 +2,7 @@
 //!
 //! `args` says what can be typed, `commands` has one module a command, and the rest is what they share: `app`
 //! (where everything is), `output` and `format` (what a person or a program reads), `failure` (errors, hints,
-//! exit codes), `unlock` (how the vault is opened) and `prompt`.
+//! exit codes), `unlock` (how the vault is opened), `prompt`, and `daemon_log`.
 
 mod args;
 mod app;
@@ -11,6 +11,7 @@ mod output;
 mod format;
 mod prompt;
 mod unlock;
+mod daemon_log;
 mod commands;
 
 use std::process::ExitCode;

@@ -63,17 +63,18 @@ pub(crate) fn find_source(app: &App, passphrase_fd: Option<u32>) -> Result<Optio
     Ok(None)
 }
 
+/// As [`find_source`], where it is an error that there is nobody to ask.
+pub(crate) fn require_source(app: &App) -> Result<Source, Failure> {
+    find_source(app, None)?.ok_or_else(|| {
+        let message = "the vault needs its passphrase and there is no terminal";
+        Failure::new(Exit::Locked, "vault_locked", message)
+            .with_hint(format!("set {PASSPHRASE_VARIABLE}, or run the command in a terminal"))
+    })
+}
+
 /// Opens the vault.
 pub(crate) fn open(app: &App) -> Result<Vault, Failure> {
-    match find_source(app, None)? {
-        Some(source) => open_with(app, &source),
-        None => Err(Failure::new(
-            Exit::Locked,
-            "vault_locked",
-            "the vault needs its passphrase and there is no terminal",
-        )
-        .with_hint(format!("set {PASSPHRASE_VARIABLE}, or run the command in a terminal"))),
-    }
+    open_with(app, &require_source(app)?)
 }
 
 /// Opens the vault with a secret that was found.
@@ -83,6 +84,15 @@ pub(crate) fn open_with(app: &App, source: &Source) -> Result<Vault, Failure> {
         Source::Keyring => Unlock::Keyring,
     };
     Ok(Vault::open(&app.home.vault(), &unlock)?)
+}
+
+/// What gives keys to a daemon that has none.
+pub(crate) fn way_to_keys(app: &App) -> &'static str {
+    if app.home.vault().exists() {
+        "locked until `tokfence unlock`"
+    } else {
+        "no vault yet; run `tokfence init`"
+    }
 }
 
 /// What guessing a passphrase costs. The demo and tests, whose vaults guard nothing, ask for less.

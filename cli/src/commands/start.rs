@@ -1,22 +1,20 @@
 //! `start` and `unlock`: a daemon in the foreground or detached, with its keys or without.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use clap::Args;
 use gateway::control::{self, UnlockWith};
-use gateway::home::make_private_dir;
 use gateway::{ServeOptions, Serving, serve};
 use serde_json::{Value, json};
 use vault::Vault;
 
 use crate::app::App;
-use crate::failure::{Exit, Failure};
+use crate::daemon_log;
+use crate::failure::{Exit, Failure, exit_of};
 use crate::prompt;
 use crate::unlock::{self, PASSPHRASE_VARIABLE, Source};
 
@@ -32,7 +30,8 @@ const IGNORED_VARIABLES: [&str; 9] = [
     "https_proxy",
     "all_proxy",
 ];
-const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// A daemon that does not serve by then will not: whatever it waits for, there is nobody to give it.
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(crate) struct Start {
@@ -60,16 +59,17 @@ pub(crate) struct Unlock {
 impl Start {
     pub(crate) fn run(&self, app: &App) -> Result<(), Failure> {
         if self.detach {
-            return start_detached(app, self.passphrase_fd);
+            app.home.prepare()?;
+            return start_detached(app, self.find_source(app)?.as_ref());
         }
         leave_ignored_variables()?;
         app.home.prepare()?;
         if self.background {
             // A session of its own: the terminal it was started from can go.
-            let _ = rustix::process::setsid();
-            log_to_file(&app.home.log_file())?;
+            rustix::process::setsid().map_err(|error| Failure::failed("leave the terminal", &error))?;
+            daemon_log::to_file(&app.home.log_file())?;
         } else {
-            log_to_stderr();
+            daemon_log::to_stderr();
         }
         let vault = self.open_vault(app)?;
         let options = ServeOptions { home: app.home.clone(), config_path: app.config_path.clone(), vault };
@@ -77,16 +77,15 @@ impl Start {
         Ok(serve(options, |serving| announce(app, serving, is_background))?)
     }
 
-    /// The vault, if its secret is at hand. In the background nobody is asked: what `-d` knew came with the
-    /// descriptor.
+    /// The vault, if its secret is at hand.
     fn open_vault(&self, app: &App) -> Result<Option<Vault>, Failure> {
-        if !app.home.vault().exists() {
-            return Ok(None);
-        }
-        match unlock::find_source(app, self.passphrase_fd)? {
-            Some(source) => unlock::open_with(app, &source).map(Some),
-            None => Ok(None),
-        }
+        self.find_source(app)?.map(|source| unlock::open_with(app, &source)).transpose()
+    }
+
+    /// What opens the vault, if there is one. In the background nobody is asked: what `-d` knew came with the
+    /// descriptor.
+    fn find_source(&self, app: &App) -> Result<Option<Source>, Failure> {
+        if app.home.vault().exists() { unlock::find_source(app, self.passphrase_fd) } else { Ok(None) }
     }
 }
 
@@ -109,29 +108,47 @@ impl Unlock {
 }
 
 /// Starts a daemon in the background and returns when it serves, or with the reason why it does not.
-pub(crate) fn start_detached(app: &App, passphrase_fd: Option<u32>) -> Result<(), Failure> {
-    app.home.prepare()?;
-    let source = if app.home.vault().exists() { unlock::find_source(app, passphrase_fd)? } else { None };
-    let mut child = spawn(app, source.as_ref())?;
-    if let (Some(mut pipe), Some(Source::Passphrase(passphrase))) = (child.stdin.take(), &source) {
+pub(crate) fn start_detached(app: &App, source: Option<&Source>) -> Result<(), Failure> {
+    let mut child = spawn(app, source)?;
+    if let (Some(pipe), Some(Source::Passphrase(passphrase))) = (child.stdin.take(), source) {
         // A child that has ended already says why on its standard error, which is read below.
-        let _ = pipe.write_all(passphrase.expose().as_bytes());
+        let _ = prompt::write_secret(pipe, passphrase);
     }
-    let mut ready = String::new();
-    if let Some(pipe) = child.stdout.take() {
-        // Without a line the child has ended, and its standard error says why.
-        let _ = BufReader::new(pipe).read_line(&mut ready);
-    }
-    let Ok(document) = serde_json::from_str::<Value>(&ready) else { return Err(why_it_ended(child)) };
+    let document = wait_until_it_serves(child, START_PATIENCE)?;
     let text = |key: &str| document[key].as_str().unwrap_or_default().to_owned();
     app.output.done(&document, || {
-        let keys = if text("state") == "locked" { "; locked until `tokfence unlock`" } else { "" };
+        let keys =
+            if text("state") == "locked" { format!("; {}", unlock::way_to_keys(app)) } else { String::new() };
         format!("serving http://{} (process {}){keys}", text("address"), document["pid"])
     });
     for note in document["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         app.output.note(note);
     }
     Ok(())
+}
+
+/// The line with which a child says that it serves.
+fn wait_until_it_serves(mut child: Child, patience: Duration) -> Result<Value, Failure> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    if let Some(pipe) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            // Without a line the child has ended, and its standard error says why. Who no longer waits for it has
+            // ended the child.
+            let _ = BufReader::new(pipe).read_line(&mut line);
+            let _ = sender.send(line);
+        });
+    }
+    let Ok(ready) = receiver.recv_timeout(patience) else { return Err(end_for_its_silence(child, patience)) };
+    serde_json::from_str(&ready).map_err(|_| why_it_ended(child))
+}
+
+fn end_for_its_silence(mut child: Child, patience: Duration) -> Failure {
+    // One that ended just now is as good as killed.
+    let _ = child.kill();
+    let _ = child.wait();
+    let message = format!("the daemon did not serve within {} seconds and was ended", patience.as_secs());
+    Failure::new(Exit::Failed, "start_timeout", message).with_hint("`tokfence start` shows what it waits for")
 }
 
 fn spawn(app: &App, source: Option<&Source>) -> Result<Child, Failure> {
@@ -148,12 +165,7 @@ fn spawn(app: &App, source: Option<&Source>) -> Result<Child, Failure> {
     for variable in IGNORED_VARIABLES.iter().chain([&PASSPHRASE_VARIABLE]) {
         command.env_remove(variable);
     }
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .current_dir("/")
-        .process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
     command.spawn().map_err(|error| Failure::failed("start the daemon", &error))
 }
 
@@ -163,17 +175,14 @@ fn why_it_ended(mut child: Child) -> Failure {
     if let Some(mut pipe) = child.stderr.take() {
         let _ = pipe.read_to_string(&mut text);
     }
-    let code = child.wait().ok().and_then(|status| status.code());
+    // It has closed its standard error, so it is at its end.
+    let _ = child.wait();
     let document: Value = serde_json::from_str(text.trim()).unwrap_or_default();
     let field = |key: &str| document["error"][key].as_str().map(str::to_owned);
-    let exit = match code {
-        Some(4) => Exit::Locked,
-        Some(7) => Exit::Unsafe,
-        _ => Exit::Failed,
-    };
+    let code = field("code").unwrap_or_else(|| "start_failed".to_owned());
     Failure {
-        exit,
-        code: field("code").unwrap_or_else(|| "start_failed".to_owned()),
+        exit: exit_of(&code),
+        code,
         message: field("message").unwrap_or_else(|| format!("the daemon ended at once: {}", text.trim())),
         hint: field("hint"),
     }
@@ -192,12 +201,10 @@ fn announce(app: &App, serving: &Serving, is_background: bool) {
         return;
     }
     app.output.line(&document, || format!("serving http://{}", serving.address));
-    if serving.is_locked && !app.output.is_json {
-        app.output.note("the keys are locked; run `tokfence unlock`");
+    if serving.is_locked {
+        app.output.note(unlock::way_to_keys(app));
     }
-    if !app.output.is_json {
-        serving.notes.iter().for_each(|note| app.output.note(note));
-    }
+    serving.notes.iter().for_each(|note| app.output.note(note));
 }
 
 /// Begins anew without the variables that would change whom the gateway trusts: they cannot be taken out of a
@@ -215,30 +222,50 @@ fn leave_ignored_variables() -> Result<(), Failure> {
     Err(Failure::failed("start anew with a clean environment", &command.exec()))
 }
 
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::new("info,pingora_proxy=warn,pingora_core=warn");
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A logger that is set already is the one a test wants.
-    let _ = subscriber.try_init();
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn log_to_file(path: &Path) -> Result<(), Failure> {
-    let failed = |error| Failure::failed(&format!("open {}", path.display()), &error);
-    if let Some(folder) = path.parent() {
-        make_private_dir(folder)?;
+    fn child(script: &str) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
     }
-    if std::fs::metadata(path).is_ok_and(|file| file.len() > LOG_BYTES_MAX) {
-        std::fs::rename(path, path.with_extension("log.1")).map_err(failed)?;
+
+    fn failure(script: &str, patience: Duration) -> Failure {
+        wait_until_it_serves(child(script), patience).unwrap_err()
     }
-    let file: File = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
-    let filter = tracing_subscriber::EnvFilter::new("info,pingora_proxy=warn,pingora_core=warn");
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
-    let _ = subscriber.try_init();
-    std::panic::set_hook(Box::new(|panic| {
-        // The place of a panic is ours; its message may hold what a caller sent.
-        let place = panic.location().map_or_else(String::new, ToString::to_string);
-        tracing::error!(place, "a request ended in a panic");
-    }));
-    Ok(())
+
+    #[test]
+    fn a_child_that_says_that_it_serves_is_believed() {
+        let document = wait_until_it_serves(child(r#"echo '{"state":"ok"}'"#), START_PATIENCE).unwrap();
+        assert_eq!(document["state"], "ok");
+    }
+
+    #[test]
+    fn a_child_that_says_nothing_is_ended() {
+        let stuck = child("exec sleep 600");
+        let pid = rustix::process::Pid::from_child(&stuck);
+        let failure = wait_until_it_serves(stuck, Duration::from_millis(50)).unwrap_err();
+        assert_eq!((failure.code.as_str(), failure.exit), ("start_timeout", Exit::Failed));
+        assert!(rustix::process::test_kill_process(pid).is_err());
+    }
+
+    #[test]
+    fn the_failure_of_a_child_is_told_as_if_it_were_ours() {
+        let script = |code: &str| {
+            format!(r#"echo '{{"error":{{"code":"{code}","message":"why","hint":"how"}}}}' >&2; exit 1"#)
+        };
+        for (code, exit) in [
+            ("unsafe_file", Exit::Unsafe),
+            ("keyring_unavailable", Exit::Locked),
+            ("wrong_passphrase", Exit::Locked),
+            ("cannot_serve", Exit::Failed),
+        ] {
+            let failure = failure(&script(code), START_PATIENCE);
+            assert_eq!((failure.code.as_str(), failure.exit), (code, exit));
+            assert_eq!((failure.message.as_str(), failure.hint.as_deref()), ("why", Some("how")));
+        }
+        assert_eq!(failure("echo gone >&2", START_PATIENCE).message, "the daemon ended at once: gone");
+    }
 }

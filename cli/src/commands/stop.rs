@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::commands::start::start_detached;
 use crate::failure::{Exit, Failure};
+use crate::unlock;
 
 /// Beyond the grace period of running requests.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -38,18 +39,25 @@ fn stop_quietly(app: &App) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a daemon holds the home's lock, which it does from its start to its very end.
+/// Whether a daemon holds the home's lock, which it does from its start to its very end. A look is shared, so that
+/// two of them do not take each other for a daemon.
 fn is_held(app: &App) -> bool {
-    File::open(app.home.lock()).is_ok_and(|file| file.try_lock().is_err())
+    File::open(app.home.lock()).is_ok_and(|file| file.try_lock_shared().is_err())
 }
 
-/// Stops the daemon if there is one, and starts another in the background.
+/// Stops the daemon if there is one, and starts another in the background. What the new one needs is looked at
+/// first: it is no use to stop a daemon that serves for one that cannot.
 pub(crate) fn restart(app: &App) -> Result<(), Failure> {
+    app.store()?;
+    let source = app.home.vault().exists().then(|| unlock::require_source(app)).transpose()?;
+    if let Some(source) = &source {
+        unlock::open_with(app, source)?;
+    }
     match stop_quietly(app) {
         Err(failure) if failure.exit != Exit::NotRunning => return Err(failure),
         Ok(()) | Err(_) => {}
     }
-    start_detached(app, None)
+    start_detached(app, source.as_ref())
 }
 
 /// Makes the daemon forget the keys.
@@ -63,14 +71,12 @@ pub(crate) fn lock(app: &App) -> Result<(), Failure> {
 pub(crate) fn status(app: &App) -> Result<ExitCode, Failure> {
     match app.daemon_status() {
         Ok(status) => {
-            app.output.data(&document(&status), || describe(&status));
+            app.output.data(&document(&status), || describe(&status, unlock::way_to_keys(app)));
             Ok(ExitCode::SUCCESS)
         }
         Err(failure) if failure.exit == Exit::NotRunning => {
             app.output.data(&json!({ "running": false }), || "not running".to_owned());
-            if !app.output.is_json {
-                app.output.note("start it with `tokfence start -d`");
-            }
+            app.output.note("start it with `tokfence start -d`");
             Ok(ExitCode::from(Exit::NotRunning as u8))
         }
         Err(failure) => Err(failure),
@@ -92,9 +98,9 @@ fn document(status: &DaemonStatus) -> Value {
     })
 }
 
-fn describe(status: &DaemonStatus) -> String {
+fn describe(status: &DaemonStatus, way_to_keys: &str) -> String {
     let keys = match status.state.as_str() {
-        "locked" => "locked (tokfence unlock)".to_owned(),
+        "locked" => way_to_keys.to_owned(),
         _ if status.providers.is_empty() => "none (tokfence vault add PROVIDER)".to_owned(),
         _ => status.providers.join(", "),
     };
