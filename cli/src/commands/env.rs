@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::commands::agent::{mint, parse_agent};
 use crate::failure::{Exit, Failure};
+use crate::unlock;
 
 /// A shell's capability lasts a working day and a bit.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -44,6 +45,8 @@ pub(crate) enum Shell {
 pub(crate) struct Variables {
     pub(crate) set: BTreeMap<String, String>,
     pub(crate) unset: Vec<String>,
+    /// Providers whose SDKs read no variable that we know of, each with its base URL.
+    rest: Vec<(String, String)>,
 }
 
 impl Env {
@@ -65,6 +68,7 @@ impl Env {
         let (token, _) = mint(app, &parse_agent(&self.agent)?, scope, Some(TTL), None)?;
         let providers = providers.iter().filter_map(|name| config.provider(name)).map(AsRef::as_ref);
         let variables = Variables::new(providers, &address, &token.text);
+        variables.note_rest(app);
         app.output.data(&json!({ "env": variables.set, "unset": variables.unset }), || {
             let unset = variables.unset.iter().map(|name| shell.unset(name));
             let set = variables.set.iter().map(|(name, value)| shell.set(name, value));
@@ -81,12 +85,8 @@ pub(crate) fn served(app: &App, wanted: Option<&str>) -> Result<(String, Vec<Str
         return Ok((status.address, vec![name.to_owned()]));
     }
     if status.state == "locked" {
-        return Err(Failure::new(
-            Exit::Locked,
-            "vault_locked",
-            "the gateway has no keys: the vault is locked",
-        )
-        .with_hint("tokfence unlock"));
+        return Err(Failure::new(Exit::Locked, "vault_locked", "the gateway has no keys")
+            .with_hint(unlock::way_to_keys(app)));
     }
     if status.providers.is_empty() {
         return Err(Failure::new(Exit::NotFound, "no_such_entry", "the vault holds no keys")
@@ -107,10 +107,23 @@ impl Variables {
                 variables.set.entry(name.clone()).or_insert(value);
             }
             variables.unset.extend(provider.unset.iter().cloned());
+            if provider.env.is_empty() {
+                variables.rest.push((provider.id.to_string(), url));
+            }
         }
         variables.unset.sort();
         variables.unset.dedup();
         variables
+    }
+
+    /// Says of which providers there was nothing to set.
+    pub(crate) fn note_rest(&self, app: &App) {
+        for (provider, url) in &self.rest {
+            app.output.note(&format!(
+                "no variables are known for `{provider}`; its base URL is {url}, and its key is a capability of \
+                 `tokfence agent mint`"
+            ));
+        }
     }
 }
 
@@ -169,5 +182,16 @@ mod tests {
         assert_eq!(variables.set["GROQ_BASE_URL"], "http://127.0.0.1:9471/groq");
         assert_eq!(variables.set["OPENAI_API_KEY"], "tfk_x");
         assert!(variables.unset.contains(&"ANTHROPIC_AUTH_TOKEN".to_owned()));
+        assert!(variables.rest.is_empty());
+    }
+
+    #[test]
+    fn a_provider_without_variables_is_left_over_with_its_base_url() {
+        let text = "[providers.mine]\nupstream = \"https://a.example/v1\"\n";
+        let config = gateway::config::Config::parse(text, std::path::Path::new("/nowhere")).unwrap();
+        let providers = ["mine", "openai"].map(|name| config.provider(name).unwrap().as_ref());
+        let variables = Variables::new(providers.into_iter(), "127.0.0.1:9471", "tfk_x");
+        let rest = [("mine".to_owned(), "http://127.0.0.1:9471/mine".to_owned())];
+        assert_eq!(variables.rest, rest);
     }
 }

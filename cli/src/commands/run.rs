@@ -1,20 +1,25 @@
 //! `run`: an agent with a capability of its own, from its start to its end.
 
+use std::fmt;
+use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, ExitStatus};
-use std::thread::JoinHandle;
 
 use clap::Args;
+use gateway::config::Config;
 use policy::{CapabilityId, NanoUsd};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
-use storage::{LogFilter, LogOrder};
+use signal_hook::iterator::Signals;
+use storage::{LogFilter, LogOrder, LoggedRequest, Store};
 
 use crate::app::{App, now_us};
 use crate::commands::agent::{ScopeArgs, mint, parse_agent, parse_ttl};
 use crate::commands::env::{Variables, served};
 use crate::failure::{Exit, Failure};
+
+/// How many rows of the log are read at a time.
+const BATCH: u32 = 1_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -35,24 +40,43 @@ impl Run {
     pub(crate) fn run(self, app: &App) -> Result<ExitCode, Failure> {
         let agent = parse_agent(self.agent.as_deref().unwrap_or_else(|| self.command_name()))?;
         let scope = self.scope.resolve(app)?;
+        let ttl = parse_ttl(&self.ttl)?;
+        let config = app.config()?;
         let (address, mut providers) = served(app, None)?;
         if !scope.providers.is_empty() {
             providers.retain(|name| scope.providers.iter().any(|allowed| allowed.as_str() == name));
         }
-        let (token, _) = mint(app, &agent, scope, Some(parse_ttl(&self.ttl)?), None)?;
-        let config = app.config()?;
         let providers = providers.iter().filter_map(|name| config.provider(name)).map(AsRef::as_ref);
+        let begin = app.store()?.latest_seq()?;
+        // Before there is a capability: from here on no signal ends us before it is revoked.
+        let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
+            .map_err(|error| Failure::failed("watch for signals", &error))?;
+        let (token, _) = mint(app, &agent, scope, Some(ttl), None)?;
         let variables = Variables::new(providers, &address, &token.text);
-        // From here on the capability is revoked whatever happens to the child.
-        let outcome = self.spawn(&config, &variables).and_then(wait);
+        variables.note_rest(app);
+        let outcome = self.run_child(&config, &variables, signals);
         let revoked = app
             .store()
             .and_then(|mut store| Ok(store.revoke_capability(token.id, "its run ended", now_us())?));
         let told = revoked.and_then(|_| app.tell_daemon());
-        report(app, token.id);
-        let status = outcome?;
+        report(app, token.id, begin);
+        let code = outcome?;
         told?;
-        Ok(exit_code(status))
+        Ok(code)
+    }
+
+    /// The command from its start to its end.
+    fn run_child(
+        &self,
+        config: &Config,
+        variables: &Variables,
+        mut signals: Signals,
+    ) -> Result<ExitCode, Failure> {
+        if let Some(signal) = signals.pending().next() {
+            // It came before there was a child to pass it to.
+            return Ok(exit_code_of_signal(signal));
+        }
+        wait(self.spawn(config, variables)?, signals).map(exit_code)
     }
 
     fn command_name(&self) -> &str {
@@ -61,7 +85,7 @@ impl Run {
     }
 
     /// Starts the command with the gateway's variables and without any real key of a known provider.
-    fn spawn(&self, config: &gateway::config::Config, variables: &Variables) -> Result<Child, Failure> {
+    fn spawn(&self, config: &Config, variables: &Variables) -> Result<Child, Failure> {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]);
         for provider in config.providers.values() {
@@ -82,60 +106,122 @@ impl Run {
     }
 }
 
-/// Waits for the child and passes on the signals that would end us. Those of the terminal reach the child by
-/// themselves; we only must not end before it.
-fn wait(mut child: Child) -> Result<ExitStatus, Failure> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let forwarding = forward_signals(pid).map_err(|error| Failure::failed("watch for signals", &error))?;
+/// Waits for the child and passes on the signals that would have ended us.
+fn wait(mut child: Child, signals: Signals) -> Result<ExitStatus, Failure> {
+    let handle = signals.handle();
+    let pid = Pid::from_child(&child);
+    let forwarding = std::thread::spawn(move || forward(signals, pid));
     let status = child.wait().map_err(|error| Failure::failed("wait for the command", &error));
-    forwarding.0.close();
+    handle.close();
     // The thread only forwards signals; there is nothing it could report.
-    let _ = forwarding.1.join();
+    let _ = forwarding.join();
     status
 }
 
-fn forward_signals(child: Option<Pid>) -> std::io::Result<(Handle, JoinHandle<()>)> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
-    let handle = signals.handle();
-    let thread = std::thread::spawn(move || {
-        for signal in signals.forever() {
-            let passed = match signal {
-                SIGTERM => Some(Signal::TERM),
-                SIGHUP => Some(Signal::HUP),
-                _ => None,
-            };
-            if let (Some(child), Some(signal)) = (child, passed) {
-                // A child that is gone needs no signal.
-                let _ = kill_process(child, signal);
-            }
-        }
-    });
-    Ok((handle, thread))
+/// Passes signals on to the child. What is typed at a terminal (`^C`, `^\`) its driver sends to everybody in the
+/// foreground, the child included, who must not get it twice; without a terminal only we get it.
+fn forward(mut signals: Signals, child: Pid) {
+    let has_terminal = std::io::stdin().is_terminal();
+    for signal in signals.forever() {
+        let passed = match signal {
+            SIGTERM => Signal::TERM,
+            SIGHUP => Signal::HUP,
+            SIGINT if !has_terminal => Signal::INT,
+            SIGQUIT if !has_terminal => Signal::QUIT,
+            _ => continue,
+        };
+        // A child that is gone needs no signal.
+        let _ = kill_process(child, passed);
+    }
 }
 
 /// One line on what the run cost.
-fn report(app: &App, capability: CapabilityId) {
+fn report(app: &App, capability: CapabilityId, begin: i64) {
     app.flush_log();
-    let filter = LogFilter {
-        capability: Some(capability),
-        order: LogOrder::NewestFirst,
-        limit: u32::MAX,
-        ..LogFilter::default()
-    };
-    let Ok(rows) = app.store().and_then(|store| Ok(store.requests(&filter)?)) else { return };
-    let known = rows.iter().filter_map(|row| row.request.cost);
-    let cost = known.fold(NanoUsd::ZERO, |sum, cost| sum.checked_add(cost).unwrap_or(sum));
-    let unpriced = rows.iter().filter(|row| row.request.cost.is_none()).count();
-    let tokens = rows.iter().map(|row| row.request.usage.total()).fold(0, u64::saturating_add);
-    let mut line = format!("{} requests, {tokens} tokens, ${cost}", rows.len());
-    if unpriced > 0 {
-        line.push_str(&format!(" and {unpriced} of unknown price"));
+    // The run is over and went as it went; a sum that cannot be read does not make it fail.
+    if let Ok(sums) = app.store().and_then(|store| Sums::of(&store, capability, begin)) {
+        app.output.note(&sums.to_string());
     }
-    app.output.note(&line);
+}
+
+/// What the requests of one capability come to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sums {
+    requests: u64,
+    tokens: u64,
+    cost: NanoUsd,
+    unpriced: u64,
+}
+
+impl Sums {
+    /// Sums up the rows after `begin`, so many at a time: a run may last for weeks.
+    fn of(store: &Store, capability: CapabilityId, begin: i64) -> Result<Self, Failure> {
+        let mut sums = Self::default();
+        let mut order = LogOrder::After(begin);
+        loop {
+            let filter =
+                LogFilter { capability: Some(capability), order, limit: BATCH, ..LogFilter::default() };
+            let rows = store.requests(&filter)?;
+            rows.iter().for_each(|row| sums.add(row));
+            match rows.last() {
+                Some(last) if rows.len() == BATCH as usize => order = LogOrder::After(last.seq),
+                _ => return Ok(sums),
+            }
+        }
+    }
+
+    fn add(&mut self, row: &LoggedRequest) {
+        self.requests = self.requests.saturating_add(row.repeats);
+        self.tokens = self.tokens.saturating_add(row.request.usage.total());
+        match row.request.cost {
+            Some(cost) => self.cost = self.cost.checked_add(cost).unwrap_or(self.cost),
+            None => self.unpriced = self.unpriced.saturating_add(row.repeats),
+        }
+    }
+}
+
+impl fmt::Display for Sums {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} requests, {} tokens, ${}", self.requests, self.tokens, self.cost)?;
+        if self.unpriced > 0 {
+            write!(f, " and {} of unknown price", self.unpriced)?;
+        }
+        Ok(())
+    }
 }
 
 /// The child's exit code; a signal is told the way shells do.
 fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+    match (status.code(), status.signal()) {
+        (None, Some(signal)) => exit_code_of_signal(signal),
+        (code, _) => ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)),
+    }
+}
+
+fn exit_code_of_signal(signal: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::log::rows_for_tests::{log, row};
+
+    #[test]
+    fn the_sums_are_those_of_the_run_however_many_rows_it_has() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("tokfence.db");
+        let (mine, other) = ("abcdefgh".parse().unwrap(), "ijklmnop".parse().unwrap());
+        let of = |capability, number| storage::RequestRow { capability: Some(capability), ..row(number) };
+        log(&path, (0..10).map(|number| of(mine, number)));
+        let store = Store::open(&path).unwrap();
+        let begin = store.latest_seq().unwrap();
+        let many = u64::from(BATCH) * 2;
+        log(&path, (10..10 + many).map(|number| of(mine, number)));
+        log(&path, (10 + many..20 + many).map(|number| of(other, number)));
+        let sums = Sums::of(&store, mine, begin).unwrap();
+        assert_eq!(sums.requests, many);
+        assert_eq!(Sums::of(&store, other, begin).unwrap().requests, 10);
+        assert_eq!(Sums::of(&store, mine, store.latest_seq().unwrap()).unwrap(), Sums::default());
+    }
 }

@@ -17,6 +17,8 @@ use crate::commands::agent::parse_agent;
 use crate::failure::{Failure, chain};
 use crate::format::{Columns, parse_instant};
 use crate::output::Output;
+#[cfg(test)]
+pub(super) use row::tests as rows_for_tests;
 use row::{COLUMNS, cells, describe, document, id_chars};
 
 /// How often a followed log is looked at.

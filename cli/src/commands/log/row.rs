@@ -142,7 +142,7 @@ pub(super) fn describe(document: &Value) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::commands) mod tests {
     use std::path::Path;
 
     use super::*;
@@ -154,7 +154,7 @@ pub(super) mod tests {
     }
 
     /// A completed request.
-    pub(in crate::commands::log) fn row(number: u64) -> RequestRow {
+    pub(in crate::commands) fn row(number: u64) -> RequestRow {
         RequestRow {
             id: id(number),
             started_at: 1_764_000_000_000_000,
@@ -183,7 +183,7 @@ pub(super) mod tests {
     }
 
     /// Writes the rows into the log, in this order.
-    pub(in crate::commands::log) fn log(path: &Path, rows: impl IntoIterator<Item = RequestRow>) {
+    pub(in crate::commands) fn log(path: &Path, rows: impl IntoIterator<Item = RequestRow>) {
         let config = WriterConfig { retention: None, ..WriterConfig::default() };
         let (ledger, writer) = Writer::start(path, config).unwrap();
         let (agent, provider): (_, ProviderId) = ("ci".parse().unwrap(), "openai".parse().unwrap());
@@ -191,7 +191,7 @@ pub(super) mod tests {
         for row in rows {
             let caller = Caller { agent: &agent, capability: None, scope: &scope };
             let (class, transport) = (RouteClass::Generate, Transport::Tcp);
-            let ask = Ask { provider: &provider, class, model: None, transport };
+            let ask = Ask { provider: &provider, class, model: None, names_other_models: false, transport };
             ledger.reserve(admit(&caller, &ask).unwrap()).unwrap().settle(row);
         }
         writer.shutdown().unwrap();
