@@ -104,9 +104,9 @@ pub(super) fn set_override(
         Item::Table(table)
     };
     let providers = document.entry("providers").or_insert_with(implicit);
-    let Some(providers) = providers.as_table_mut() else { return };
+    let Some(providers) = under_header(providers) else { return };
     let provider = providers.entry(name.as_str()).or_insert_with(|| Item::Table(Table::new()));
-    let Some(table) = provider.as_table_mut() else { return };
+    let Some(table) = under_header(provider) else { return };
     put(table, "upstream", new.url.as_str().into());
     if let Some(wire) = &new.wire {
         put(table, "wire", wire.as_str().into());
@@ -117,6 +117,17 @@ pub(super) fn set_override(
     if new.is_local {
         put(table, "local", true.into());
     }
+}
+
+/// The table, with a header of its own from now on: an inline one has one line for everything.
+fn under_header(item: &mut Item) -> Option<&mut Table> {
+    if let Some(inline) = item.as_inline_table() {
+        let mut table = inline.clone().into_table();
+        // Without values of its own it needs no header either.
+        table.set_implicit(true);
+        *item = Item::Table(table);
+    }
+    item.as_table_mut()
 }
 
 /// Sets a key; a comment behind its old value stays.
@@ -237,6 +248,17 @@ idle_timeout = \"1m\"
         assert!(!place.text().contains("[providers.google]"), "{}", place.text());
         place.remove("google");
         assert_eq!(place.text(), "");
+    }
+
+    #[test]
+    fn an_inline_table_is_edited_under_a_header() {
+        let place = Place::with("providers = { openai = { upstream = \"https://old.example\" } }\n");
+        let config = place.set("openai", "https://new.example", false).unwrap();
+        assert_eq!(super::super::upstream(config.provider("openai").unwrap()), "https://new.example");
+        let expected = "[providers.openai]\nupstream = \"https://new.example\"\nauth = \"bearer\"\n";
+        assert_eq!(place.text().trim_start(), expected);
+        place.remove("openai");
+        assert!(!place.text().contains("example"), "{}", place.text());
     }
 
     #[test]
