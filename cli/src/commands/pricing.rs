@@ -235,9 +235,7 @@ fn list(app: &App, table: &PriceTable, provider: Option<&str>) -> Result<(), Fai
         let rows: Vec<_> = all.iter().map(|(provider, model, price)| cells(provider, model, price)).collect();
         Columns::table(&COLUMNS, &rows, "no prices")
     });
-    if !app.output.is_json {
-        app.output.note("USD per million tokens");
-    }
+    app.output.note("USD per million tokens");
     Ok(())
 }
 

@@ -53,9 +53,7 @@ fn show(app: &App) -> Result<(), Failure> {
             .map(|setting| vec![setting.key.clone(), setting.value.to_string(), setting.source().to_owned()]);
         app.output.table(&["key", "value", "from"], rows.collect(), "")
     });
-    if !app.output.is_json {
-        config.notes.iter().for_each(|note| app.output.note(note));
-    }
+    config.notes.iter().for_each(|note| app.output.note(note));
     Ok(())
 }
 
@@ -79,9 +77,7 @@ fn check(app: &App) -> Result<ExitCode, Failure> {
         ([], false) => format!("{path} does not exist; everything is as by default"),
         (faults, _) => faults.iter().map(|fault| format!("{path}: {fault}\n")).collect(),
     });
-    if !app.output.is_json {
-        notes.iter().for_each(|note| app.output.note(note));
-    }
+    notes.iter().for_each(|note| app.output.note(note));
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(Exit::Failed as u8) })
 }
 

@@ -163,7 +163,7 @@ fn list(app: &App) -> Result<(), Failure> {
         });
         app.output.table(&["name", "upstream", "auth", "wire", "from", "key"], rows.collect(), "no providers")
     });
-    if keys.0.is_none() && !app.output.is_json {
+    if keys.0.is_none() {
         app.output.note("which keys are loaded is known while the gateway runs and is unlocked");
     }
     Ok(())
@@ -260,10 +260,8 @@ impl Set {
 
 /// Says how to take the change back, and puts it in force. Programs find the former in the document.
 fn tell(app: &App, undo: &str, note: Option<String>) -> Result<(), Failure> {
-    if !app.output.is_json {
-        app.output.note(&format!("undo: {undo}"));
-        note.iter().for_each(|note| app.output.note(note));
-    }
+    app.output.note(&format!("undo: {undo}"));
+    note.iter().for_each(|note| app.output.note(note));
     app.tell_daemon()
 }
 
