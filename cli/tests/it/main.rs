@@ -18,3 +18,4 @@ mod process;
 mod run;
 mod sentinel;
 mod prompts;
+mod cli_faults;
