@@ -251,6 +251,32 @@ fn a_caller_that_leaves_a_stream_is_charged_what_was_streamed_and_the_provider_i
     assert_eq!(row.cost.map(NanoUsd::nanos), Some(nanos));
 }
 
+/// Anthropic's first event has a usage already: with the whole input, and next to no output.
+#[test]
+fn an_early_report_is_not_the_whole_charge_of_a_stream_that_was_left() {
+    let gateway = Gateway::shared();
+    let script = gateway.mock.script(|_, conn| {
+        conn.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        conn.send(chunk("event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"claude-sonnet-4-5\",\"usage\":{\"input_tokens\":100,\"output_tokens\":1}}}\n\n"))?;
+        let text = "x".repeat(300);
+        conn.send(chunk(format!("event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n")))?;
+        conn.is_closed_by_peer();
+        Ok(Then::Close)
+    });
+    let token = gateway.mint(&["leaves-anthropic"]);
+    let body = r#"{"model":"claude-sonnet-4-5","stream":true,"messages":[]}"#;
+    let mut client = gateway.tcp();
+    client.send(&Request::post("/anthropic/v1/messages", body).bearer(&token).script(&script).bytes());
+    client.head();
+    client.read_until(&mut Vec::new(), "xxx\"}}");
+    drop(client);
+    let row = row_of(gateway, "leaves-anthropic");
+    let usage = Usage { input: 100, output: 100, ..NO_USAGE };
+    assert_eq!((row.outcome, row.basis, row.usage), (Outcome::ClientGone, Basis::Estimated, usage));
+    // $3 in, $15 out: 100 × 3,000 + 100 × 15,000.
+    assert_eq!(row.cost.map(NanoUsd::nanos), Some(300_000 + 1_500_000));
+}
+
 #[track_caller]
 fn row_of(gateway: &Gateway, agent: &str) -> RequestRow {
     let is_its = |row: &RequestRow| row.agent.as_ref().is_some_and(|name| name.as_str() == agent);
