@@ -173,7 +173,7 @@ fn a_fault_in_the_configuration_is_told_with_its_line() {
 fn an_address_that_others_can_reach_is_refused() {
     let home = home();
     home.write_config("[daemon]\nhost = \"0.0.0.0\"\nport = 0\n[metrics]\nlisten = \"\"\n");
-    home.run(["--json", "start", "-d"]).expect(1);
+    home.run(["--json", "start", "-d"]).expect(7);
     assert_eq!(home.daemon_pid(), None);
 }
 
