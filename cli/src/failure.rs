@@ -2,10 +2,10 @@
 
 use std::error::Error;
 
-use gateway::config::{ConfigError, Fault};
+use gateway::ServeError;
+use gateway::config::ConfigError;
 use gateway::control::{ControlError, Reply};
 use gateway::home::HomeError;
-use gateway::{DaemonError, ServeError};
 
 /// The exit codes, as documented in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,15 +95,8 @@ impl From<storage::Error> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let is_unsafe = matches!(&error, ConfigError::Faults { faults, .. } if faults.iter().any(is_exposed));
-        let code = if is_unsafe { "unsafe_address" } else { "invalid_config" };
-        Self::from_parts(code, &error, Some("tokfence config check".to_owned()))
+        Self::from_parts(error.code(), &error, Some("tokfence config check".to_owned()))
     }
-}
-
-/// Whether the fault is an address that other machines could reach without anybody having allowed it.
-fn is_exposed(fault: &Fault) -> bool {
-    fault.key == "daemon.host" && fault.message.contains("allow_remote")
 }
 
 impl From<HomeError> for Failure {
@@ -114,10 +107,7 @@ impl From<HomeError> for Failure {
 
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
-        match error {
-            ServeError::Daemon(DaemonError::Config(error)) => error.into(),
-            error => Self::from_parts(error.code(), &error, error.hint()),
-        }
+        Self::from_parts(error.code(), &error, error.hint())
     }
 }
 

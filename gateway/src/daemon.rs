@@ -43,7 +43,7 @@ impl DaemonError {
     /// A stable code.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Config(_) => "invalid_config",
+            Self::Config(error) => error.code(),
             Self::Storage(error) => error.code(),
             Self::Vault(error) => error.code(),
             Self::Upstream(_) => "invalid_config",

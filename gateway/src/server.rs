@@ -37,6 +37,8 @@ const POOL_SIZE: usize = 128;
 /// A command on the control socket; a passphrase is the longest thing in one.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
 
+/// Longer than any look at the lock of the home.
+const LOOK: Duration = Duration::from_millis(100);
 /// Who connects to the control socket has something to say.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -432,6 +434,19 @@ fn execute(daemon: &Daemon, command: Command) -> Reply {
     }
 }
 
+/// Takes the lock, or finds a daemon that keeps it. A command that only looks whether there is one holds it for an
+/// instant.
+fn locks(file: &File) -> bool {
+    let deadline = Instant::now() + LOOK;
+    while file.try_lock().is_err() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
 /// Takes the lock of the home, which lasts as long as the file is open: however a daemon ends, it is free then.
 fn claim_home(home: &Home) -> Result<File, ServeError> {
     let failed = |source| ServeError::Io { doing: "open the lock file", source };
@@ -442,7 +457,7 @@ fn claim_home(home: &Home) -> Result<File, ServeError> {
         .truncate(false)
         .open(home.lock())
         .map_err(failed)?;
-    if file.try_lock().is_err() {
+    if !locks(&file) {
         let mut pid = String::new();
         // What is in there only makes the message better.
         let _ = file.read_to_string(&mut pid);

@@ -103,6 +103,21 @@ pub enum ConfigError {
     },
 }
 
+/// What is wrong with an address that other machines could reach without anybody having allowed it.
+const EXPOSED: &str = "can be reached from other machines; set `allow_remote = true` if that is meant";
+
+impl ConfigError {
+    /// A stable code; an address that nobody allowed has one of its own, because that is not a slip of the pen.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Faults { faults, .. } if faults.iter().any(|fault| fault.message.ends_with(EXPOSED)) => {
+                "unsafe_address"
+            }
+            Self::Faults { .. } | Self::Io { .. } => "invalid_config",
+        }
+    }
+}
+
 fn list(faults: &[Fault]) -> String {
     let lines: Vec<String> = faults.iter().map(|fault| format!("\n  {fault}")).collect();
     let count =
@@ -187,9 +202,7 @@ fn read_daemon(
         if address.is_loopback() || allow_remote {
             return Ok(address);
         }
-        Err(format!(
-            "{address} can be reached from other machines; set `allow_remote = true` if that is meant"
-        ))
+        Err(format!("{address} {EXPOSED}"))
     });
     let port = reader.value(&mut section, "port", |value| integer(value, 0, 65_535)).unwrap_or(9471);
     let threads = reader.value(&mut section, "threads", |value| integer(value, 0, 1024)).unwrap_or(0);

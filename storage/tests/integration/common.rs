@@ -52,8 +52,13 @@ pub(crate) fn plan() -> Plan {
     let (agent, provider): (_, ProviderId) = ("ci".parse().unwrap(), "openai".parse().unwrap());
     let scope = Scope::default();
     let caller = Caller { agent: &agent, capability: None, scope: &scope };
-    let ask =
-        Ask { provider: &provider, class: RouteClass::Generate, model: None, transport: Transport::Tcp };
+    let ask = Ask {
+        provider: &provider,
+        class: RouteClass::Generate,
+        model: None,
+        names_other_models: false,
+        transport: Transport::Tcp,
+    };
     admit(&caller, &ask).unwrap()
 }
 
