@@ -24,13 +24,19 @@ pub(crate) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     memchr::memmem::find(&bytes[start..], b"\r\n\r\n").map(|at| start + at + 4)
 }
 
+/// Whether `bytes` from `from` on hold a line feed that no carriage return stands before: the end of such a head
+/// would be waited for in vain.
+pub(crate) fn has_bare_line_feed(bytes: &[u8], from: usize) -> bool {
+    memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at).any(|at| at == 0 || bytes[at - 1] != b'\r')
+}
+
 /// Checks a complete head, its empty line included.
 ///
 /// # Errors
 /// The [`Denial`] to answer with.
 pub(crate) fn check(head: &[u8]) -> Result<BodyFraming, Denial> {
     if !lines_end_in_crlf(head) {
-        return Err(invalid("a line of the head does not end in CR LF"));
+        return Err(bare_line_ending());
     }
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
@@ -105,10 +111,13 @@ fn parse_length(value: &[u8]) -> Result<u64, Denial> {
 }
 
 fn lines_end_in_crlf(head: &[u8]) -> bool {
-    let line_feeds = memchr::memchr_iter(b'\n', head);
-    let returns = memchr::memchr_iter(b'\r', head);
-    line_feeds.into_iter().all(|at| at > 0 && head[at - 1] == b'\r')
-        && returns.into_iter().all(|at| head.get(at + 1) == Some(&b'\n'))
+    let mut returns = memchr::memchr_iter(b'\r', head);
+    !has_bare_line_feed(head, 0) && returns.all(|at| head.get(at + 1) == Some(&b'\n'))
+}
+
+/// The refusal of a line that ends in another way than CR LF.
+pub(crate) fn bare_line_ending() -> Denial {
+    invalid("a line of the head does not end in CR LF")
 }
 
 fn invalid(message: &'static str) -> Denial {

@@ -144,6 +144,10 @@ impl Guard {
             self.finish_head(end);
             return Poll::Ready(Ok(Step::Again));
         }
+        if is_awaited && framing::has_bare_line_feed(&self.buffer, searched) {
+            self.refuse(&framing::bare_line_ending());
+            return Poll::Ready(Ok(Step::Again));
+        }
         let searched = if is_awaited { self.buffer.len() } else { searched };
         self.state = State::Head { searched };
         if self.buffer.len() >= self.head_bytes_max {
