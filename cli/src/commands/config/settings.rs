@@ -120,7 +120,7 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../../../conf/config.example.toml");
 
     fn of(text: &str) -> Vec<Setting> {
-        let config = Config::parse(text, Path::new("/home/a/.tokfence")).unwrap();
+        let config = Config::parse(text, Path::new("/nowhere/.tokfence")).unwrap();
         settings(&config, &text.parse().unwrap())
     }
 
