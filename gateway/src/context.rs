@@ -13,8 +13,8 @@ use storage::{LogText, Outcome, RequestRow, Reservation};
 
 use crate::body::StoredBody;
 use crate::catalogue::Provider;
+use crate::connection::Connection;
 use crate::facts::Facts;
-use crate::guard::Connection;
 use crate::meter::{self, Meter, Metered};
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;

@@ -10,7 +10,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,12 +19,13 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use policy::{Denial, DenialCode, Transport};
+use policy::{Denial, DenialCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
+use crate::connection::Connection;
 use crate::framing::{self, BodyFraming};
+use crate::socket::Socket;
 
 const READ_BYTES: usize = 8 * 1024;
 const WRITE_BYTES: usize = 4 * 1024;
@@ -34,26 +34,6 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// What a refused caller may still send before we close, so that it gets to read the answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
-
-/// A caller's socket of either kind.
-#[derive(Debug)]
-pub(crate) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-/// What is known about a connection for as long as it lasts.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    pub(crate) transport: Transport,
-    /// Whether the other end is on this machine.
-    pub(crate) is_local: bool,
-    /// The process and user at the other end; known on the Unix socket only.
-    pub(crate) peer_pid: Option<u32>,
-    pub(crate) peer_uid: Option<u32>,
-    /// Whether the engine waits for a request. While it answers one, the next is kept back.
-    awaits_request: AtomicBool,
-}
 
 /// Answers a head that is refused before the engine sees it.
 pub(crate) trait Refuse: Send + Sync {
@@ -89,23 +69,11 @@ pub(crate) struct Guard {
     buffer: BytesMut,
     state: State,
     deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl Connection {
-    pub(crate) fn tcp(is_local: bool) -> Self {
-        let awaits_request = AtomicBool::new(true);
-        Self { transport: Transport::Tcp, is_local, peer_pid: None, peer_uid: None, awaits_request }
-    }
-
-    pub(crate) fn unix(peer_pid: Option<u32>, peer_uid: Option<u32>) -> Self {
-        let awaits_request = AtomicBool::new(true);
-        Self { transport: Transport::Unix, is_local: true, peer_pid, peer_uid, awaits_request }
-    }
-
-    /// Lets the next request through; called when the engine starts to wait for one.
-    pub(crate) fn await_request(&self) {
-        self.awaits_request.store(true, Ordering::Release);
-    }
+    /// When something last went through, and whether the answer has begun.
+    last_progress: Instant,
+    has_answered: bool,
+    /// Looks at the progress now and then. It outlives requests, so that most of them never touch a timer.
+    watchdog: Option<Pin<Box<Sleep>>>,
 }
 
 impl Guard {
@@ -123,6 +91,9 @@ impl Guard {
             buffer: BytesMut::new(),
             state: State::Head { searched: 0 },
             deadline: None,
+            last_progress: Instant::now(),
+            has_answered: false,
+            watchdog: None,
         }
     }
 
@@ -139,7 +110,7 @@ impl Guard {
 
     /// Collects a head until it is complete, then checks it and lets it through.
     fn poll_head(&mut self, cx: &mut Context<'_>, searched: usize) -> Poll<io::Result<Step>> {
-        let is_awaited = self.connection.awaits_request.load(Ordering::Acquire);
+        let is_awaited = self.connection.awaits_request();
         if is_awaited && let Some(end) = framing::head_end(&self.buffer, searched) {
             self.finish_head(end);
             return Poll::Ready(Ok(Step::Again));
@@ -152,9 +123,9 @@ impl Guard {
         self.state = State::Head { searched };
         if self.buffer.len() >= self.head_bytes_max {
             if !is_awaited {
-                // Enough is kept back. No waker is registered: the engine polls again when it has written, and
-                // reads on when it awaits the next request.
-                return Poll::Pending;
+                // Enough is kept back. The socket's waker is not registered: the engine polls again when it has
+                // written, and reads on when it awaits the next request.
+                return self.poll_overdue(cx);
             }
             self.refuse_size();
             return Poll::Ready(Ok(Step::Again));
@@ -163,13 +134,30 @@ impl Guard {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Step::End)),
             Poll::Ready(result) => Poll::Ready(result.map(|_| Step::Again)),
             Poll::Pending if is_awaited && !self.buffer.is_empty() => self.poll_head_deadline(cx),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if is_awaited => Poll::Pending,
+            Poll::Pending => self.poll_overdue(cx),
         }
+    }
+
+    /// Ends a request whose answer has kept the caller waiting for too long.
+    fn poll_overdue<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let Some(limit) = self.connection.answer_limit(self.has_answered) else { return Poll::Pending };
+        let due = self.last_progress + limit;
+        while Instant::now() < due {
+            let watchdog = self.watchdog.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            if watchdog.is_elapsed() || watchdog.deadline() > due {
+                watchdog.as_mut().reset(due);
+            }
+            ready!(watchdog.as_mut().poll(cx));
+        }
+        self.connection.set_overdue();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn finish_head(&mut self, end: usize) {
         self.deadline = None;
-        self.connection.awaits_request.store(false, Ordering::Release);
+        (self.last_progress, self.has_answered) = (Instant::now(), false);
+        self.connection.pass_request();
         if end > self.head_bytes_max {
             return self.refuse_size();
         }
@@ -221,7 +209,17 @@ impl Guard {
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
         let count = part.filled().len();
         out.advance(count);
+        // A caller that was told to go on with its body has not been answered yet.
+        (self.last_progress, self.has_answered) = (Instant::now(), false);
         Poll::Ready(Ok(count))
+    }
+
+    /// Remembers that a part of the answer went out.
+    fn answered(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(_))) {
+            (self.last_progress, self.has_answered) = (Instant::now(), true);
+        }
+        written
     }
 
     fn poll_refusing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -279,10 +277,13 @@ impl AsyncRead for Guard {
                     return Poll::Ready(Ok(()));
                 }
                 // Where a chunked body ends is not known here, so nothing may follow it on its connection.
-                State::PassAll if guard.connection.awaits_request.load(Ordering::Acquire) => {
+                State::PassAll if guard.connection.awaits_request() => {
                     guard.state = State::Closed;
                 }
-                State::PassAll => return guard.poll_pass(cx, out, u64::MAX).map_ok(|_| ()),
+                State::PassAll => match guard.poll_pass(cx, out, u64::MAX) {
+                    Poll::Pending => return guard.poll_overdue(cx),
+                    Poll::Ready(result) => return Poll::Ready(result.map(|_| ())),
+                },
                 State::Refusing { .. } => {
                     let result = ready!(guard.poll_refusing(cx));
                     guard.state = State::Closed;
@@ -296,7 +297,8 @@ impl AsyncRead for Guard {
 
 impl AsyncWrite for Guard {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
+        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.answered(written)
     }
 
     fn poll_write_vectored(
@@ -304,7 +306,8 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.answered(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -330,10 +333,7 @@ impl Shutdown for Guard {
 
 impl UniqueID for Guard {
     fn id(&self) -> UniqueIDType {
-        match self.stream.get_ref() {
-            Socket::Tcp(socket) => socket.as_raw_fd(),
-            Socket::Unix(socket) => socket.as_raw_fd(),
-        }
+        self.stream.get_ref().as_raw_fd()
     }
 }
 
@@ -362,49 +362,5 @@ impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The engine prints its stream in debug messages; the buffer may hold a capability.
         f.debug_struct("Guard").field("connection", &self.connection).finish_non_exhaustive()
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, out),
-            Self::Unix(socket) => Pin::new(socket).poll_read(cx, out),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, data),
-            Self::Unix(socket) => Pin::new(socket).poll_write(cx, data),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, data),
-            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, data),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
-        }
     }
 }

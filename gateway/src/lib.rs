@@ -14,7 +14,9 @@ mod credentials;
 mod state;
 
 mod framing;
+mod connection;
 mod guard;
+mod socket;
 mod listen;
 
 mod proxy;

@@ -16,10 +16,12 @@ use policy::Denial;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::Semaphore;
 
+use crate::connection::Connection;
 use crate::context::refused_head;
-use crate::guard::{Connection, Guard, Refuse, Socket};
+use crate::guard::{Guard, Refuse};
 use crate::proxy::Gateway;
 use crate::respond;
+use crate::socket::Socket;
 use crate::state::{Shared, now_us};
 
 const BACKLOG: u32 = 1024;

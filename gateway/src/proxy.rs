@@ -224,6 +224,8 @@ impl ProxyHttp for Gateway {
             ctx.body.bytes.len(),
             &reserved.reservation,
         )?;
+        let timeouts = reserved.upstream.provider.timeouts;
+        ctx.connection.limit_answer(timeouts.first_byte, timeouts.idle);
         Ok(())
     }
 
@@ -288,12 +290,14 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
-        let denial = ctx.failure.take().unwrap_or_else(|| failure(error));
-        if matches!(error.esource(), ErrorSource::Downstream) {
-            ctx.answer = Answer::CallerGone;
-        } else {
-            ctx.answer = Answer::Failed(denial.code());
-        }
+        let overdue = || Denial::new(DenialCode::UpstreamTimeout, "the provider took too long");
+        let denial = match ctx.failure.take() {
+            Some(denial) => denial,
+            None if ctx.connection.is_overdue() => overdue(),
+            None => failure(error),
+        };
+        ctx.answer =
+            if is_caller_gone(error, ctx) { Answer::CallerGone } else { Answer::Failed(denial.code()) };
         let status = respond::status(denial.code());
         if session.response_written().is_none() {
             session.set_keepalive(None);
@@ -307,7 +311,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        if error.is_some_and(|error| matches!(error.esource(), ErrorSource::Downstream)) {
+        if error.is_some_and(|error| is_caller_gone(error, ctx)) {
             ctx.answer = Answer::CallerGone;
         }
         ctx.finish(session.response_written().map(|response| response.status.as_u16()));
@@ -322,6 +326,12 @@ impl ProxyHttp for Gateway {
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
         true
     }
+}
+
+/// Whether the request ended because the caller left. The guard ends it on the caller's side as well, when the
+/// provider takes too long.
+fn is_caller_gone(error: &Error, ctx: &Context) -> bool {
+    matches!(error.esource(), ErrorSource::Downstream) && !ctx.connection.is_overdue()
 }
 
 fn out_of_order() -> Box<Error> {

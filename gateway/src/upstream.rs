@@ -85,7 +85,7 @@ impl Upstream {
         let (timeouts, options) = (self.provider.timeouts, &mut peer.options);
         options.connection_timeout = Some(timeouts.connect);
         options.total_connection_timeout = Some(timeouts.connect);
-        // The engine has one timer for each wait, the one for the first byte and those between two parts alike.
+        // The engine has one timer for all waits; the guard keeps the two apart, and this is for what it misses.
         options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle));
         options.write_timeout = Some(WRITE_TIMEOUT);
         options.idle_timeout = Some(POOL_IDLE);

@@ -115,6 +115,38 @@ fn a_provider_that_does_not_answer_is_given_up_in_time() {
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
+#[test]
+fn the_first_byte_and_a_pause_have_limits_of_their_own() {
+    let answer_late = Gateway::start_with(&Setup {
+        provider: "first_byte_timeout = \"1s\"\nidle_timeout = \"5m\"".to_owned(),
+        ..Setup::default()
+    });
+    let silent = answer_late.mock.script(|_, conn| {
+        conn.is_closed_by_peer();
+        Ok(Then::Close)
+    });
+    answer_late.ask(Request::post(CHAT, BODY).script(&silent)).expect_refusal(504, "upstream_timeout");
+
+    let pause = Gateway::start_with(&Setup {
+        provider: "first_byte_timeout = \"5m\"\nidle_timeout = \"1s\"".to_owned(),
+        ..Setup::default()
+    });
+    let stalled = pause.mock.script(|_, conn| {
+        conn.send(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        )?;
+        conn.send("a\r\ndata: {}\n\n\r\n")?;
+        conn.is_closed_by_peer();
+        Ok(Then::Close)
+    });
+    let mut client = pause.tcp();
+    client.send(&Request::post(CHAT, BODY).bearer(&pause.token).script(&stalled).bytes());
+    let head = client.head();
+    assert!(client.try_body().is_err(), "the caller must see that the answer is not whole");
+    let row = pause.row(head.get("x-tokfence-request-id").unwrap()).request;
+    assert_eq!((row.outcome, row.error_code.as_deref()), (Outcome::UpstreamError, Some("upstream_timeout")));
+}
+
 /// An answer whose body breaks off must not look whole to the caller.
 #[track_caller]
 fn check_cut(head: &'static str, part: &'static str, then: Then) {

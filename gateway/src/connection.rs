@@ -1,0 +1,88 @@
+//! Hot: what is known about a caller's connection for as long as it lasts, shared between the guard, which sees its
+//! bytes, and the phases, which know what they mean.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use policy::Transport;
+
+/// What is known about a connection for as long as it lasts.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) transport: Transport,
+    /// Whether the other end is on this machine.
+    pub(crate) is_local: bool,
+    /// The process and user at the other end; known on the Unix socket only.
+    pub(crate) peer_pid: Option<u32>,
+    pub(crate) peer_uid: Option<u32>,
+    /// Whether the engine waits for a request. While it answers one, the next is kept back.
+    awaits_request: AtomicBool,
+    /// How long the provider's answer may keep the caller waiting, in milliseconds; 0 is for ever.
+    first_byte_ms: AtomicU64,
+    idle_ms: AtomicU64,
+    is_overdue: AtomicBool,
+}
+
+impl Connection {
+    pub(crate) fn tcp(is_local: bool) -> Self {
+        Self::new(Transport::Tcp, is_local, None, None)
+    }
+
+    pub(crate) fn unix(peer_pid: Option<u32>, peer_uid: Option<u32>) -> Self {
+        Self::new(Transport::Unix, true, peer_pid, peer_uid)
+    }
+
+    fn new(transport: Transport, is_local: bool, peer_pid: Option<u32>, peer_uid: Option<u32>) -> Self {
+        Self {
+            transport,
+            is_local,
+            peer_pid,
+            peer_uid,
+            awaits_request: AtomicBool::new(true),
+            first_byte_ms: AtomicU64::new(0),
+            idle_ms: AtomicU64::new(0),
+            is_overdue: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets the next request through; called when the engine starts to wait for one.
+    pub(crate) fn await_request(&self) {
+        self.limit_answer(Duration::ZERO, Duration::ZERO);
+        self.awaits_request.store(true, Ordering::Release);
+    }
+
+    /// From here on the answer may keep the caller waiting this long, for its first byte and between its parts.
+    /// The engine has one timer for both, so the guard, which sees what is written, keeps the time.
+    pub(crate) fn limit_answer(&self, first_byte: Duration, idle: Duration) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.first_byte_ms.store(millis(first_byte), Ordering::Relaxed);
+        self.idle_ms.store(millis(idle), Ordering::Relaxed);
+    }
+
+    /// Whether the caller was kept waiting for too long, and the request was ended for it.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.is_overdue.load(Ordering::Relaxed)
+    }
+
+    /// Whether the engine waits for a request.
+    pub(crate) fn awaits_request(&self) -> bool {
+        self.awaits_request.load(Ordering::Acquire)
+    }
+
+    /// A request goes through; the next one is kept back until it is awaited.
+    pub(crate) fn pass_request(&self) {
+        self.awaits_request.store(false, Ordering::Release);
+    }
+
+    /// How long the answer may keep the caller waiting, if there is a limit.
+    pub(crate) fn answer_limit(&self, has_answered: bool) -> Option<Duration> {
+        let limit = if has_answered { &self.idle_ms } else { &self.first_byte_ms };
+        let millis = limit.load(Ordering::Relaxed);
+        (millis > 0).then(|| Duration::from_millis(millis))
+    }
+
+    /// The caller was kept waiting for too long.
+    pub(crate) fn set_overdue(&self) {
+        self.is_overdue.store(true, Ordering::Relaxed);
+    }
+}
