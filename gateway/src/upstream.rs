@@ -1,6 +1,6 @@
 //! Where a provider's requests go: its addresses, its connection settings, and the header of each request.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -146,17 +146,9 @@ impl Upstream {
         let origin = &self.provider.origin;
         let unreachable = |what: String| Denial::new(DenialCode::UpstreamUnreachable, what);
         let host = origin.host().trim_matches(['[', ']']);
-        let found = tokio::time::timeout(
-            self.provider.timeouts.connect,
-            tokio::net::lookup_host((host, origin.port())),
-        );
-        let found = match found.await {
-            Ok(Ok(found)) => found,
-            Ok(Err(_)) => return Err(unreachable(format!("the name {host} cannot be looked up"))),
-            Err(_) => return Err(unreachable(format!("looking up the name {host} took too long"))),
-        };
+        let found = self.addresses_of(host).await.map_err(unreachable)?;
         let mut addresses: Vec<SocketAddr> =
-            found.filter(|address| is_allowed(address.ip(), self.provider.is_local)).collect();
+            found.into_iter().filter(|address| is_allowed(address.ip(), self.provider.is_local)).collect();
         addresses.sort_by_key(SocketAddr::is_ipv6);
         if addresses.is_empty() {
             let hint = "set `local = true` for a provider on this machine or in its network";
@@ -164,6 +156,20 @@ impl Upstream {
             return Err(unreachable(what).with_hint(hint));
         }
         Ok(addresses)
+    }
+
+    /// Every address of a name. `localhost` is this machine whatever a name server says (RFC 6761, section 6.3).
+    async fn addresses_of(&self, host: &str) -> Result<Vec<SocketAddr>, String> {
+        let port = self.provider.origin.port();
+        if host == "localhost" {
+            return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
+        }
+        let lookup = tokio::net::lookup_host((host, port));
+        match tokio::time::timeout(self.provider.timeouts.connect, lookup).await {
+            Ok(Ok(found)) => Ok(found.collect()),
+            Ok(Err(_)) => Err(format!("the name {host} cannot be looked up")),
+            Err(_) => Err(format!("looking up the name {host} took too long")),
+        }
     }
 
     /// The header of a request to this provider, built from nothing: the caller's headers that are on the list,
