@@ -191,7 +191,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        // Where somebody answers, but not as the provider must, another address would not mend it.
+        let is_unreached = failure(&error).code() == DenialCode::UpstreamUnreachable
+            || matches!(error.etype(), ErrorType::ConnectTimedout);
         if let (Stage::Reserved(reserved), Some(failed)) = (&ctx.stage, peer.address().as_inet())
+            && is_unreached
             && reserved.upstream.try_next_address(*failed)
         {
             error.set_retry(true);
