@@ -27,7 +27,8 @@ const DRAINED_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct StoredBody {
     pub(crate) bytes: Bytes,
-    share: Option<MemoryShare>,
+    /// Held until the body is released, and given back by its `Drop`.
+    _share: Option<MemoryShare>,
 }
 
 #[derive(Debug)]
@@ -61,9 +62,8 @@ impl StoredBody {
     }
 
     /// Lets go of bytes and share once the provider has the body.
-    pub(crate) fn take(&mut self) -> Bytes {
-        self.share = None;
-        std::mem::take(&mut self.bytes)
+    pub(crate) fn release(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -104,7 +104,7 @@ pub(crate) async fn read(
     if bytes.len() as u64 > expected {
         return Err(too_large());
     }
-    Ok(StoredBody { bytes, share: Some(share) })
+    Ok(StoredBody { bytes, _share: Some(share) })
 }
 
 /// Collects the body to its end, or to just beyond `expected` bytes. Only the tail of it goes through the engine's

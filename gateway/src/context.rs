@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
-use policy::{Basis, Denial, DenialCode, NanoUsd, ProviderId, RequestId, RouteClass, TimestampUs, Usage};
+use policy::{Basis, Denial, DenialCode, NanoUsd, RequestId, RouteClass, TimestampUs, Usage};
 use storage::{LogText, Outcome, RequestRow, Reservation};
 
 use crate::body::StoredBody;
@@ -326,7 +326,7 @@ pub(crate) fn refused_head(
     RequestRow {
         id,
         started_at: now,
-        provider: None::<ProviderId>,
+        provider: None,
         route_class: None,
         method: LogText::method(words.next().unwrap_or_default()),
         path: LogText::path(words.next().unwrap_or_default()),

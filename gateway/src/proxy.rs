@@ -270,7 +270,7 @@ impl ProxyHttp for Gateway {
             return if ctx.may_inform() { Ok(()) } else { Err(too_many()) };
         }
         ctx.begin_answer(response);
-        drop(ctx.body.take());
+        ctx.body.release();
         if ctx.hide_usage.is_some() && response.remove_header(&header::CONTENT_LENGTH).is_some() {
             response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
         }

@@ -263,7 +263,7 @@ fn scope_text(scope: &Value) -> String {
         scope["requires_unix_socket"].as_bool().unwrap_or_default().then(|| "socket only".to_owned());
     let parts: Vec<String> =
         [list("providers"), list("models"), list("routes"), socket].into_iter().flatten().collect();
-    if parts.is_empty() { "everything but admin and mint".to_owned() } else { parts.join("; ") }
+    if parts.is_empty() { "everything but file, admin and mint".to_owned() } else { parts.join("; ") }
 }
 
 impl Revoke {
