@@ -38,8 +38,8 @@ pub(crate) fn authenticate<'s>(
             .with_hint("tokfence agent mint NAME, or start the agent with `tokfence run`")
     };
     let token = TokenRef::parse(&text).map_err(|_| unknown())?;
-    let capability =
-        snapshot.capabilities.get(&token.id()).filter(|capability| capability.is_proven_by(&token));
+    let capabilities = &snapshot.rules.capabilities;
+    let capability = capabilities.get(&token.id()).filter(|capability| capability.is_proven_by(&token));
     capability.map(Some).ok_or_else(unknown)
 }
 

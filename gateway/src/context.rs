@@ -242,6 +242,7 @@ impl Context {
             first_byte_us: self.first_byte_us,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
+            output_limit: None,
         }
     }
 
@@ -347,5 +348,6 @@ pub(crate) fn refused_head(
         first_byte_us: None,
         request_bytes: 0,
         response_bytes: 0,
+        output_limit: None,
     }
 }

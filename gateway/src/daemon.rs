@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{Capability, CapabilityId, PriceTable, ProviderId, TimestampUs};
+use policy::{PriceTable, ProviderId, TimestampUs};
 use storage::{LogState, Store};
 use vault::{RecoveryCode, Secret, Unlock, Vault};
 
@@ -91,7 +91,7 @@ pub(crate) fn load_snapshot(config: Config, store: &Store) -> Result<(Snapshot, 
     let policy = store.load_policy()?;
     let snapshot = Snapshot {
         config: Arc::new(config),
-        capabilities: Arc::new(by_id(policy.capabilities)),
+        rules: Arc::new(policy.rules),
         upstreams: Arc::new(upstreams),
         prices: embedded_prices(),
     };
@@ -112,10 +112,6 @@ fn make_upstreams(config: &Config, old: &Upstreams) -> Result<Upstreams, Upstrea
         upstreams.insert(provider.id.clone(), upstream);
     }
     Ok(upstreams)
-}
-
-fn by_id(capabilities: Vec<Capability>) -> HashMap<CapabilityId, Capability> {
-    capabilities.into_iter().map(|capability| (capability.id, capability)).collect()
 }
 
 /// The price table that is part of the binary.
@@ -168,8 +164,8 @@ impl Daemon {
     fn publish_policy(&self, watched: &mut Watched) -> Result<(), DaemonError> {
         let policy = watched.store.load_policy()?;
         watched.epoch = policy.epoch;
-        let capabilities = Arc::new(by_id(policy.capabilities));
-        self.shared.change_snapshot(|old| Snapshot { capabilities, ..old });
+        let rules = Arc::new(policy.rules);
+        self.shared.change_snapshot(|old| Snapshot { rules, ..old });
         Ok(())
     }
 

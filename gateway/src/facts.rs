@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use http::header;
 use pingora::http::RequestHeader;
-use policy::{AgentName, Capability, CapabilityId, Denial, DenialCode, RouteClass};
+use policy::{AgentName, Capability, CapabilityId, Denial, DenialCode, RouteClass, Rules, TimestampUs};
 
 use crate::catalogue::Provider;
 use crate::route::Route;
@@ -53,6 +53,19 @@ impl Facts {
         let agent = capability.map_or(anonymous(), |capability| &capability.agent);
         self.agent = Some(agent.clone());
         self.capability = capability.map(|capability| capability.id);
+    }
+
+    /// Whether the rules let the request go on: nothing that it stands on was taken back or has ended. The caller and
+    /// the provider must be known.
+    ///
+    /// # Errors
+    /// The [`Denial`] to answer with, or to end the answer with.
+    pub(crate) fn check_standing(&self, rules: &Rules, now: TimestampUs) -> Result<(), Denial> {
+        let (Some(agent), Some(provider)) = (&self.agent, &self.provider) else { return Ok(()) };
+        let gone = || Denial::new(DenialCode::RevokedCapability, "the capability was revoked");
+        let capability =
+            self.capability.map(|id| rules.capabilities.get(&id).ok_or_else(gone)).transpose()?;
+        rules.check_standing(capability, agent, &provider.id, now)
     }
 
     /// Takes from the body what decisions need. Answers another body to be sent instead, where the provider is

@@ -16,7 +16,7 @@ use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorSource, ErrorType};
-use policy::{Ask, Caller, Capability, Denial, DenialCode, Plan, Scope};
+use policy::{Ask, Caller, Capability, Denial, DenialCode, Plan};
 
 use crate::authenticate::authenticate;
 use crate::body;
@@ -65,7 +65,7 @@ impl Gateway {
         ctx.facts.routed(&route);
         let capability = authenticate(&snapshot, &request.headers, target.query, ctx.connection.is_local)?;
         ctx.facts.called_by(capability);
-        capability.map_or(Ok(()), |capability| capability.check_lifetime(ctx.started_at))?;
+        ctx.facts.check_standing(&snapshot.rules, ctx.started_at)?;
         boundary::check_upgrade(&request.headers)?;
         let upstream = snapshot.upstreams.get(&route.provider.id).cloned().ok_or_else(|| {
             Denial::new(DenialCode::StateUnavailable, "the provider's settings are not loaded")
@@ -75,19 +75,12 @@ impl Gateway {
         let limits = &snapshot.config.limits;
         ctx.body = body::read(session, &self.shared, limits).await?;
         let hides_usage = ctx.read_body(session.req_header())?;
-        self.check_still_in_force(capability)?;
+        // A body can take long to arrive; what was taken back in the meantime does not go on.
+        ctx.facts.check_standing(&self.shared.snapshot.load().rules, now_us())?;
         let plan = admit(ctx, capability)?;
         let reservation = self.shared.ledger.reserve(plan)?;
         ctx.reserved(reservation, upstream, route.upstream_target, hides_usage);
         Ok(Decision::Proxy)
-    }
-
-    /// A body can take long to arrive; what was revoked in the meantime does not go on.
-    fn check_still_in_force(&self, capability: Option<&Capability>) -> Result<(), Denial> {
-        let Some(capability) = capability else { return Ok(()) };
-        let snapshot = self.shared.snapshot.load();
-        let revoked = || Denial::new(DenialCode::RevokedCapability, "the capability was revoked");
-        snapshot.capabilities.get(&capability.id).ok_or_else(revoked)?.check_lifetime(now_us())
     }
 
     /// The gateway's own endpoints; there is one, and it tells nothing but that we are here.
@@ -125,16 +118,17 @@ impl Gateway {
 fn admit(ctx: &Context, capability: Option<&Capability>) -> Result<Plan, Denial> {
     let unrouted = || Denial::new(DenialCode::InvalidRoute, "the request has no route");
     let (provider, class) = ctx.facts.provider.as_ref().zip(ctx.facts.class).ok_or_else(unrouted)?;
-    let open = Scope::default();
-    let nobody = Caller { agent: anonymous(), capability: None, scope: &open };
+    let method = ctx.facts.method.as_ref().and_then(|method| method.as_str().parse().ok());
     let ask = Ask {
         provider: &provider.id,
         class,
+        method: method.ok_or_else(unrouted)?,
         model: ctx.facts.model.as_deref(),
         names_other_models: ctx.facts.names_other_models,
         transport: ctx.connection.transport,
     };
-    policy::admit(&capability.map_or(nobody, Caller::from), &ask)
+    let agent = ctx.facts.agent.as_ref().unwrap_or_else(|| anonymous());
+    policy::admit(&ctx.snapshot.rules, &Caller { agent, capability }, &ask)
 }
 
 #[async_trait]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use policy::{Capability, CapabilityId, PriceTable, ProviderId, RequestId, TimestampUs};
+use policy::{PriceTable, ProviderId, RequestId, Rules, TimestampUs};
 use storage::Ledger;
 
 use crate::config::Config;
@@ -18,7 +18,7 @@ use crate::upstream::Upstream;
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) config: Arc<Config>,
-    pub(crate) capabilities: Arc<HashMap<CapabilityId, Capability>>,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) upstreams: Arc<HashMap<ProviderId, Arc<Upstream>>>,
     pub(crate) prices: Arc<PriceTable>,
 }

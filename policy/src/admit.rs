@@ -1,16 +1,14 @@
 //! Admission: whether a caller may make a request. The only place where a [`Plan`] is made.
 
-use crate::{AgentName, Capability, CapabilityId, Denial, DenialCode, ProviderId, RouteClass, Scope};
+use crate::{AgentName, Capability, Denial, DenialCode, Method, ProviderId, RouteClass, Rules, Scope};
 
-/// Who is asking: the agent a capability stands for, and what it may do.
+/// Who is asking.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     /// The agent to whom the request is booked.
     pub agent: &'a AgentName,
-    /// The capability it presented.
-    pub capability: Option<CapabilityId>,
-    /// The limits that hold for it.
-    pub scope: &'a Scope,
+    /// The capability it presented; without one the scope that limits nothing holds.
+    pub capability: Option<&'a Capability>,
 }
 
 /// How the caller reached us.
@@ -29,6 +27,8 @@ pub struct Ask<'a> {
     pub provider: &'a ProviderId,
     /// The class of the route.
     pub class: RouteClass,
+    /// The method.
+    pub method: Method,
     /// The model, from the body or the path.
     pub model: Option<&'a str>,
     /// Whether the body names further models that may answer instead of it.
@@ -45,12 +45,6 @@ pub struct Plan {
     _made_by_admit: (),
 }
 
-impl<'a> From<&'a Capability> for Caller<'a> {
-    fn from(capability: &'a Capability) -> Self {
-        Self { agent: &capability.agent, capability: Some(capability.id), scope: &capability.scope }
-    }
-}
-
 impl Transport {
     /// The stable name: `tcp` or `unix`.
     pub fn as_str(self) -> &'static str {
@@ -61,12 +55,22 @@ impl Transport {
     }
 }
 
-/// Decides whether `caller` may have what it asks for.
+/// Decides whether `caller` may have what it asks for: its capability must allow it, and so must every capability
+/// that one was made from.
 ///
 /// # Errors
 /// The [`Denial`] to answer with, by the first rule that refuses.
-pub fn admit(caller: &Caller<'_>, ask: &Ask<'_>) -> Result<Plan, Denial> {
-    let scope = caller.scope;
+pub fn admit(rules: &Rules, caller: &Caller<'_>, ask: &Ask<'_>) -> Result<Plan, Denial> {
+    match caller.capability {
+        None => check_scope(&Scope::OPEN, ask)?,
+        capability => {
+            rules.lineage(capability).try_for_each(|link| check_scope(&link.scope, ask))?;
+        }
+    }
+    Ok(Plan { _made_by_admit: () })
+}
+
+fn check_scope(scope: &Scope, ask: &Ask<'_>) -> Result<(), Denial> {
     let refuse =
         |message: String| Err(Denial::new(DenialCode::OutOfScope, message).with_hint("tokfence agent show"));
     if !scope.allows_route(ask.class) {
@@ -79,10 +83,13 @@ pub fn admit(caller: &Caller<'_>, ask: &Ask<'_>) -> Result<Plan, Denial> {
     if scope.requires_unix_socket && ask.transport != Transport::Unix {
         return refuse("this capability may be used over the Unix socket only".to_owned());
     }
+    if !scope.allows_method(ask.method) {
+        return refuse(format!("the method {} is not in the capability's scope", ask.method));
+    }
     if let Some(message) = refused_model(scope, ask) {
         return refuse(message);
     }
-    Ok(Plan { _made_by_admit: () })
+    Ok(())
 }
 
 /// Why the request is outside a scope that limits models: it names another, or it could use one that we do not
@@ -118,21 +125,51 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CapabilityId;
+
+    fn capability(id: &str, parent: Option<&str>, scope: Scope) -> Capability {
+        Capability {
+            id: id.parse().unwrap(),
+            secret_hash: [0; 32],
+            agent: "ci".parse().unwrap(),
+            parent: parent.map(|id| id.parse().unwrap()),
+            scope,
+            created_at: 0,
+            expires_at: None,
+            revoked_at: None,
+        }
+    }
+
+    fn rules(capabilities: Vec<Capability>) -> Rules {
+        Rules {
+            capabilities: capabilities.into_iter().map(|one| (one.id, one)).collect(),
+            ..Rules::default()
+        }
+    }
+
+    fn verdict(rules: &Rules, id: &str, ask: &Ask<'_>) -> Option<DenialCode> {
+        let agent = "ci".parse().unwrap();
+        let capability = rules.capabilities.get(&id.parse::<CapabilityId>().unwrap());
+        admit(rules, &Caller { agent: &agent, capability }, ask).err().map(|denial| denial.code())
+    }
+
+    fn ask<'a>(provider: &'a ProviderId, class: RouteClass, model: Option<&'a str>) -> Ask<'a> {
+        let (method, transport) = (Method::Post, Transport::Tcp);
+        Ask { provider, class, method, model, names_other_models: false, transport }
+    }
 
     #[track_caller]
     fn check_admit(scope: Scope, class: RouteClass, model: Option<&str>, code: Option<DenialCode>) {
-        let (agent, provider) = ("ci".parse().unwrap(), "openai".parse().unwrap());
-        let caller = Caller { agent: &agent, capability: None, scope: &scope };
-        let ask =
-            Ask { provider: &provider, class, model, names_other_models: false, transport: Transport::Tcp };
-        assert_eq!(admit(&caller, &ask).err().map(|denial| denial.code()), code);
+        let provider = "openai".parse().unwrap();
+        let rules = rules(vec![capability("aaaaaaaa", None, scope)]);
+        assert_eq!(verdict(&rules, "aaaaaaaa", &ask(&provider, class, model)), code);
     }
 
     #[test]
     fn an_open_scope_admits_what_does_not_outlive_it() {
-        check_admit(Scope::default(), RouteClass::Generate, Some("gpt-4o"), None);
-        check_admit(Scope::default(), RouteClass::Metadata, None, None);
-        check_admit(Scope::default(), RouteClass::Mint, None, Some(DenialCode::EndpointDenied));
+        check_admit(Scope::OPEN, RouteClass::Generate, Some("gpt-4o"), None);
+        check_admit(Scope::OPEN, RouteClass::Metadata, None, None);
+        check_admit(Scope::OPEN, RouteClass::Mint, None, Some(DenialCode::EndpointDenied));
     }
 
     #[test]
@@ -148,25 +185,32 @@ mod tests {
         check_admit(files, RouteClass::File, None, Some(DenialCode::OutOfScope));
         let socket = Scope { requires_unix_socket: true, ..Scope::default() };
         check_admit(socket, RouteClass::Generate, Some("gpt-4o"), Some(DenialCode::OutOfScope));
+        let method = Scope { methods: vec![Method::Get], ..Scope::default() };
+        check_admit(method, RouteClass::Generate, Some("gpt-4o"), Some(DenialCode::OutOfScope));
     }
 
     #[test]
     fn a_fallback_model_is_no_way_around_a_limit() {
-        let (agent, provider) = ("ci".parse().unwrap(), "openrouter".parse().unwrap());
-        let ask = Ask {
-            provider: &provider,
-            class: RouteClass::Generate,
-            model: Some("gpt-5-mini"),
-            names_other_models: true,
-            transport: Transport::Tcp,
-        };
-        let verdict = |scope: &Scope| {
-            admit(&Caller { agent: &agent, capability: None, scope }, &ask)
-                .map_err(|denial| denial.code())
-                .err()
-        };
+        let provider = "openrouter".parse().unwrap();
+        let ask =
+            Ask { names_other_models: true, ..ask(&provider, RouteClass::Generate, Some("gpt-5-mini")) };
         let limited = Scope { models: vec!["gpt-5*".parse().unwrap()], ..Scope::default() };
-        assert_eq!(verdict(&limited), Some(DenialCode::OutOfScope));
-        assert_eq!(verdict(&Scope::default()), None);
+        let rules =
+            rules(vec![capability("aaaaaaaa", None, limited), capability("bbbbbbbb", None, Scope::OPEN)]);
+        assert_eq!(verdict(&rules, "aaaaaaaa", &ask), Some(DenialCode::OutOfScope));
+        assert_eq!(verdict(&rules, "bbbbbbbb", &ask), None);
+    }
+
+    #[test]
+    fn a_child_has_no_right_that_an_ancestor_lacks() {
+        let provider = "openai".parse().unwrap();
+        let ask = ask(&provider, RouteClass::Generate, Some("gpt-4o"));
+        let limited = Scope { providers: vec!["groq".parse().unwrap()], ..Scope::default() };
+        let rules = rules(vec![
+            capability("aaaaaaaa", None, limited),
+            capability("bbbbbbbb", Some("aaaaaaaa"), Scope::OPEN),
+            capability("cccccccc", Some("bbbbbbbb"), Scope::OPEN),
+        ]);
+        assert_eq!(verdict(&rules, "cccccccc", &ask), Some(DenialCode::OutOfScope));
     }
 }

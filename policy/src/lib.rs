@@ -9,16 +9,28 @@ mod usage;
 mod price;
 mod id;
 mod token;
+mod method;
 mod scope;
+mod subject;
+mod period;
+mod budget;
+mod rate;
 mod denial;
+mod rules;
 mod admit;
 
 pub use admit::{Ask, Caller, Plan, Transport, admit};
+pub use budget::{Amount, Budget, BudgetId, InvalidBudgetAmount, Shortage, Unit};
 pub use denial::{Denial, DenialCode};
 pub use id::{AgentName, CapabilityId, InvalidName, ProviderId, RequestId};
+pub use method::{Method, UnknownMethod};
 pub use money::{InvalidAmount, NanoUsd, Overflow};
+pub use period::{InvalidPeriod, Period, Window};
 pub use price::{Price, PriceTable, PriceTableError, Rates, Resolved, Tier, TokenPrice};
+pub use rate::RateLimit;
+pub use rules::{ANCESTORS_MAX, Revocation, Rules};
 pub use scope::{Capability, InvalidGlob, ModelGlob, RouteClass, Scope, UnknownRouteClass};
+pub use subject::{InvalidSubject, Subject};
 pub use token::{InvalidToken, MintedToken, TokenRef};
 pub use usage::{Basis, Usage};
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
 
-use crate::{AgentName, CapabilityId, Denial, DenialCode, ProviderId, TimestampUs, TokenRef};
+use crate::{AgentName, CapabilityId, Denial, DenialCode, Method, ProviderId, TimestampUs, TokenRef};
 
 /// What kind of thing a route of a provider's API does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +39,8 @@ pub struct Scope {
     pub models: Vec<ModelGlob>,
     /// The classes of routes that may be called.
     pub routes: Vec<RouteClass>,
+    /// The methods that may be used.
+    pub methods: Vec<Method>,
     /// Whether the caller must come over the Unix socket.
     pub requires_unix_socket: bool,
 }
@@ -52,6 +54,8 @@ pub struct Capability {
     pub secret_hash: [u8; 32],
     /// The agent it stands for.
     pub agent: AgentName,
+    /// The capability it was made from, which it can only narrow.
+    pub parent: Option<CapabilityId>,
     /// What it allows.
     pub scope: Scope,
     /// When it was minted.
@@ -148,6 +152,15 @@ impl fmt::Display for ModelGlob {
 }
 
 impl Scope {
+    /// The scope that limits nothing.
+    pub const OPEN: Self = Self {
+        providers: Vec::new(),
+        models: Vec::new(),
+        routes: Vec::new(),
+        methods: Vec::new(),
+        requires_unix_socket: false,
+    };
+
     /// Whether the provider may be called.
     pub fn allows_provider(&self, provider: &ProviderId) -> bool {
         self.providers.is_empty() || self.providers.contains(provider)
@@ -157,6 +170,11 @@ impl Scope {
     pub fn allows_model(&self, model: Option<&str>) -> bool {
         self.models.is_empty()
             || model.is_some_and(|model| self.models.iter().any(|glob| glob.matches(model)))
+    }
+
+    /// Whether the method may be used.
+    pub fn allows_method(&self, method: Method) -> bool {
+        self.methods.is_empty() || self.methods.contains(&method)
     }
 
     /// Whether the class of route may be called. Without a list everything may that neither stores files or
@@ -232,6 +250,7 @@ mod tests {
             id: token.id,
             secret_hash: token.secret_hash,
             agent: "ci".parse().unwrap(),
+            parent: None,
             scope: Scope::default(),
             created_at: 0,
             expires_at: Some(100),

@@ -1,14 +1,16 @@
-//! Capabilities as rows: minted, revoked, and read whole for the gateway's snapshot.
+//! Capabilities as rows: minted, revoked, listed.
+
+use std::collections::HashMap;
 
 use policy::{AgentName, Capability, CapabilityId, Scope, TimestampUs};
-use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::error::{Doing, Error};
-use crate::row::{parsed, unreadable};
+use crate::row::{parsed, parsed_opt, unreadable};
 use crate::store::Store;
 
-const COLUMNS: &str = "id, secret_hash, agent, providers_json, models_json, routes_json, requires_unix_socket, \
-     created_at_us, expires_at_us, revoked_at_us, revoke_reason";
+const COLUMNS: &str = "id, secret_hash, agent, parent_id, providers_json, models_json, routes_json, methods_json, \
+     requires_unix_socket, created_at_us, expires_at_us, revoked_at_us, revoke_reason";
 
 /// A capability to be minted. The token itself stays with the caller; only its hash comes here.
 #[derive(Clone, Debug)]
@@ -21,19 +23,12 @@ pub struct NewCapability {
     pub agent: AgentName,
     /// What is remembered about an agent that is made by this; an existing agent keeps its note.
     pub agent_note: Option<String>,
+    /// The capability it is made from, which must exist.
+    pub parent: Option<CapabilityId>,
     /// What it allows.
     pub scope: Scope,
     /// When it ends; `None` is never.
     pub expires_at: Option<TimestampUs>,
-}
-
-/// Everything the gateway decides by, as of one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyRows {
-    /// The epoch these rows belong to, see [`Store::policy_epoch`].
-    pub epoch: i64,
-    /// Every capability, ended ones included: their holders are told why they are refused.
-    pub capabilities: Vec<Capability>,
 }
 
 /// Which capabilities to list. The default is all of them.
@@ -109,22 +104,6 @@ impl Store {
         Ok(revoked == 1)
     }
 
-    /// Reads all policy as of one moment.
-    ///
-    /// # Errors
-    /// SQLite's failure, or a row that cannot be understood. A caller keeps no half of an answer: it refuses
-    /// requests until this succeeds.
-    pub fn load_policy(&self) -> Result<PolicyRows, Error> {
-        let doing = "load the policy";
-        let read = self.conn.unchecked_transaction().doing(doing)?;
-        let epoch = self.policy_epoch()?;
-        let sql = format!("SELECT {COLUMNS} FROM capabilities ORDER BY id");
-        let mut statement = read.prepare_cached(&sql).doing(doing)?;
-        let rows = statement.query_map([], from_row).doing(doing)?;
-        let capabilities = rows.collect::<rusqlite::Result<_>>().doing(doing)?;
-        Ok(PolicyRows { epoch, capabilities })
-    }
-
     /// Lists capabilities, newest first.
     ///
     /// # Errors
@@ -163,16 +142,18 @@ fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rus
     )?;
     let scope = &new.scope;
     write.execute(
-        "INSERT INTO capabilities (id, secret_hash, agent, providers_json, models_json, routes_json,
-                                   requires_unix_socket, created_at_us, expires_at_us)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO capabilities (id, secret_hash, agent, parent_id, providers_json, models_json, routes_json,
+                                   methods_json, requires_unix_socket, created_at_us, expires_at_us)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             new.id.as_str(),
             new.secret_hash,
             new.agent.as_str(),
+            new.parent.as_ref().map(CapabilityId::as_str),
             json_list(&scope.providers),
             json_list(&scope.models),
             json_list(&scope.routes),
+            json_list(&scope.methods),
             scope.requires_unix_socket,
             now,
             new.expires_at,
@@ -181,15 +162,24 @@ fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rus
     Ok(())
 }
 
+/// Reads every capability, ended ones included.
+pub(crate) fn all(conn: &Connection) -> rusqlite::Result<HashMap<CapabilityId, Capability>> {
+    let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM capabilities"))?;
+    let rows = statement.query_map([], |row| from_row(row).map(|capability| (capability.id, capability)))?;
+    rows.collect()
+}
+
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Capability> {
     Ok(Capability {
         id: parsed(row, "id")?,
         secret_hash: row.get("secret_hash")?,
         agent: parsed(row, "agent")?,
+        parent: parsed_opt(row, "parent_id")?,
         scope: Scope {
             providers: parsed_list(row, "providers_json")?,
             models: parsed_list(row, "models_json")?,
             routes: parsed_list(row, "routes_json")?,
+            methods: parsed_list(row, "methods_json")?,
             requires_unix_socket: row.get("requires_unix_socket")?,
         },
         created_at: row.get("created_at_us")?,

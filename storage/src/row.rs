@@ -63,6 +63,8 @@ pub struct RequestRow {
     pub request_bytes: u64,
     /// Bytes of the answer's body.
     pub response_bytes: u64,
+    /// The limit on the answer's length that we set, in tokens, where a budget did not afford what was asked for.
+    pub output_limit: Option<u64>,
 }
 
 /// A row as it is in the log.
@@ -197,9 +199,10 @@ pub(crate) fn insert(conn: &Connection, row: &RequestRow, repeats: u64) -> rusql
         "INSERT INTO requests (id, started_at_us, provider, route_class, method, path, model, agent,
             capability_id, transport, peer_pid, peer_uid, is_streaming, status, error_code, outcome, usage_basis,
             input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens,
-            reasoning_tokens, cost_nano_usd, latency_us, first_byte_us, request_bytes, response_bytes, repeats)
+            reasoning_tokens, cost_nano_usd, latency_us, first_byte_us, request_bytes, response_bytes, repeats,
+            output_limit_tokens)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-            ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
+            ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
     )?;
     statement.insert(params![
         row.id.to_string(),
@@ -231,6 +234,7 @@ pub(crate) fn insert(conn: &Connection, row: &RequestRow, repeats: u64) -> rusql
         stored(row.request_bytes),
         stored(row.response_bytes),
         stored(repeats),
+        row.output_limit.map(|tokens| stored(tokens.min(TOKENS_MAX))),
     ])
 }
 
@@ -267,6 +271,7 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<LoggedRequest> {
         first_byte_us: unsigned_opt(row, "first_byte_us")?,
         request_bytes: unsigned(row, "request_bytes")?,
         response_bytes: unsigned(row, "response_bytes")?,
+        output_limit: unsigned_opt(row, "output_limit_tokens")?,
     };
     Ok(LoggedRequest { seq: row.get("seq")?, repeats: unsigned(row, "repeats")?, request })
 }

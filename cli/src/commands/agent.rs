@@ -103,6 +103,7 @@ pub(crate) fn mint(
         secret_hash: token.secret_hash,
         agent: agent.clone(),
         agent_note: note,
+        parent: None,
         scope,
         expires_at,
     };
@@ -129,6 +130,7 @@ impl ScopeArgs {
             providers: providers.collect::<Result<_, _>>()?,
             models: models.collect::<Result<_, _>>()?,
             routes: routes.collect::<Result<_, _>>()?,
+            methods: Vec::new(),
             requires_unix_socket: self.require_uds,
         })
     }

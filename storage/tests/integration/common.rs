@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use policy::{
-    Ask, Basis, Caller, NanoUsd, Plan, ProviderId, RequestId, RouteClass, Scope, Transport, Usage, admit,
+    Ask, Basis, Caller, Method, NanoUsd, Plan, ProviderId, RequestId, RouteClass, Rules, Transport, Usage,
+    admit,
 };
 use storage::{LogText, Outcome, RequestRow, Store, Writer, WriterConfig};
 
@@ -50,16 +51,16 @@ pub(crate) fn config() -> WriterConfig {
 
 pub(crate) fn plan() -> Plan {
     let (agent, provider): (_, ProviderId) = ("ci".parse().unwrap(), "openai".parse().unwrap());
-    let scope = Scope::default();
-    let caller = Caller { agent: &agent, capability: None, scope: &scope };
+    let caller = Caller { agent: &agent, capability: None };
     let ask = Ask {
         provider: &provider,
         class: RouteClass::Generate,
+        method: Method::Post,
         model: None,
         names_other_models: false,
         transport: Transport::Tcp,
     };
-    admit(&caller, &ask).unwrap()
+    admit(&Rules::default(), &caller, &ask).unwrap()
 }
 
 pub(crate) fn id(number: u64) -> RequestId {
@@ -99,6 +100,7 @@ pub(crate) fn row(number: u64) -> RequestRow {
         first_byte_us: Some(number + 5),
         request_bytes: 100,
         response_bytes: 200,
+        output_limit: (number % 3 == 0).then_some(number),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Agents and capabilities, and how a change of them is noticed.
 
-use policy::{Capability, RouteClass, Scope};
+use policy::{Capability, Method, RouteClass, Scope};
 use storage::{CapabilityFilter, Error, NewCapability, Store};
 
 use crate::common::{Home, plan, refusal, row};
@@ -10,6 +10,7 @@ fn scope() -> Scope {
         providers: vec!["openai".parse().unwrap(), "groq".parse().unwrap()],
         models: vec!["gpt-4o*".parse().unwrap(), "a\"b\\c".parse().unwrap()],
         routes: RouteClass::ALL.to_vec(),
+        methods: Method::ALL.to_vec(),
         requires_unix_socket: true,
     }
 }
@@ -22,13 +23,16 @@ fn new(id: &str, agent: &str) -> NewCapability {
         secret_hash,
         agent: agent.parse().unwrap(),
         agent_note: Some("made by a test".to_owned()),
+        parent: None,
         scope: scope(),
         expires_at: Some(1_000),
     }
 }
 
 fn loaded(store: &Store) -> Vec<Capability> {
-    store.load_policy().unwrap().capabilities
+    let mut all: Vec<_> = store.load_policy().unwrap().rules.capabilities.into_values().collect();
+    all.sort_by_key(|capability| capability.id);
+    all
 }
 
 #[test]
@@ -43,6 +47,7 @@ fn what_is_minted_is_what_is_loaded() {
         id: new.id,
         secret_hash: new.secret_hash,
         agent: new.agent.clone(),
+        parent: new.parent,
         scope: new.scope.clone(),
         created_at,
         expires_at: new.expires_at,

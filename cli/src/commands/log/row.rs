@@ -146,7 +146,7 @@ pub(in crate::commands) mod tests {
     use std::path::Path;
 
     use super::*;
-    use policy::{Ask, Caller, NanoUsd, ProviderId, RequestId, RouteClass, Scope, Transport, Usage, admit};
+    use policy::{Ask, Caller, NanoUsd, ProviderId, RequestId, RouteClass, Transport, Usage, admit};
     use storage::{LogText, Writer, WriterConfig};
 
     pub(in crate::commands::log) fn id(number: u64) -> RequestId {
@@ -179,6 +179,7 @@ pub(in crate::commands) mod tests {
             first_byte_us: Some(310_000),
             request_bytes: 100,
             response_bytes: 2_000,
+            output_limit: None,
         }
     }
 
@@ -187,12 +188,13 @@ pub(in crate::commands) mod tests {
         let config = WriterConfig { retention: None, ..WriterConfig::default() };
         let (ledger, writer) = Writer::start(path, config).unwrap();
         let (agent, provider): (_, ProviderId) = ("ci".parse().unwrap(), "openai".parse().unwrap());
-        let scope = Scope::default();
         for row in rows {
-            let caller = Caller { agent: &agent, capability: None, scope: &scope };
+            let caller = Caller { agent: &agent, capability: None };
             let (class, transport) = (RouteClass::Generate, Transport::Tcp);
-            let ask = Ask { provider: &provider, class, model: None, names_other_models: false, transport };
-            ledger.reserve(admit(&caller, &ask).unwrap()).unwrap().settle(row);
+            let method = policy::Method::Post;
+            let ask =
+                Ask { provider: &provider, class, method, model: None, names_other_models: false, transport };
+            ledger.reserve(admit(&policy::Rules::default(), &caller, &ask).unwrap()).unwrap().settle(row);
         }
         writer.shutdown().unwrap();
     }

@@ -1,0 +1,104 @@
+//! Everything an owner has laid down, as of one moment: who may ask, what is revoked, which limits hold.
+
+use std::collections::HashMap;
+use std::iter;
+
+use crate::{
+    AgentName, Budget, Capability, CapabilityId, Denial, DenialCode, ProviderId, RateLimit, Subject,
+    TimestampUs,
+};
+
+/// How many ancestors a capability may have.
+pub const ANCESTORS_MAX: usize = 4;
+
+/// What holds at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Every capability, ended ones included: their holders are told why they are refused.
+    pub capabilities: HashMap<CapabilityId, Capability>,
+    /// Why nothing is served at all.
+    pub killed: Option<Revocation>,
+    /// Providers that are not served.
+    pub revoked_providers: HashMap<ProviderId, Revocation>,
+    /// Agents that are not served.
+    pub revoked_agents: HashMap<AgentName, Revocation>,
+    /// Requests and tokens a minute, and at once.
+    pub rate_limits: HashMap<Subject, RateLimit>,
+    /// Limits on money and tokens.
+    pub budgets: HashMap<Subject, Vec<Budget>>,
+}
+
+/// That something was taken back, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// When.
+    pub at: TimestampUs,
+    /// What its owner said.
+    pub reason: String,
+}
+
+impl Rules {
+    /// Whether requests with this capability to this provider are served at all at `now`. Holds for requests that
+    /// begin as for those that run: what is refused here is cut there.
+    ///
+    /// # Errors
+    /// The [`Denial`] by the first rule that refuses.
+    pub fn check_standing(
+        &self,
+        capability: Option<&Capability>,
+        agent: &AgentName,
+        provider: &ProviderId,
+        now: TimestampUs,
+    ) -> Result<(), Denial> {
+        for link in self.lineage(capability) {
+            link.check_lifetime(now)?;
+        }
+        if self.revoked_agents.contains_key(agent) {
+            let message = format!("the agent `{}` was revoked", agent.as_str());
+            let hint = format!("tokfence agent restore {}", agent.as_str());
+            return Err(Denial::new(DenialCode::RevokedCapability, message).with_hint(hint));
+        }
+        if self.killed.is_some() {
+            let denial = Denial::new(DenialCode::Killed, "the kill switch is on; nothing is served");
+            return Err(denial.with_hint("tokfence unkill"));
+        }
+        if self.revoked_providers.contains_key(provider) {
+            let message = format!("the provider `{}` was revoked", provider.as_str());
+            let hint = format!("tokfence restore {}", provider.as_str());
+            return Err(Denial::new(DenialCode::ProviderRevoked, message).with_hint(hint));
+        }
+        Ok(())
+    }
+
+    /// A capability and its ancestors, itself first. An ancestor that is not there ends the line; storage keeps
+    /// what a capability refers to.
+    pub fn lineage<'a>(&'a self, capability: Option<&'a Capability>) -> impl Iterator<Item = &'a Capability> {
+        let parent = |link: &&'a Capability| self.capabilities.get(&link.parent?);
+        iter::successors(capability, parent).take(ANCESTORS_MAX + 1)
+    }
+
+    /// Everyone for whom limits may hold that apply to a request.
+    pub fn subjects<'a>(
+        &'a self,
+        capability: Option<&'a Capability>,
+        agent: &AgentName,
+        provider: &ProviderId,
+    ) -> impl Iterator<Item = Subject> + use<'a> {
+        let common = [Subject::Global, Subject::Provider(provider.clone()), Subject::Agent(agent.clone())];
+        common.into_iter().chain(self.lineage(capability).map(|link| Subject::Capability(link.id)))
+    }
+
+    /// The budgets that apply to a request; all must have room.
+    pub fn budgets_for<'a>(
+        &'a self,
+        capability: Option<&'a Capability>,
+        agent: &AgentName,
+        provider: &ProviderId,
+    ) -> Vec<&'a Budget> {
+        if self.budgets.is_empty() {
+            return Vec::new();
+        }
+        let of_subject = |subject| self.budgets.get(&subject).into_iter().flatten();
+        self.subjects(capability, agent, provider).flat_map(of_subject).collect()
+    }
+}
