@@ -8,14 +8,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
-use policy::{Basis, Denial, DenialCode, NanoUsd, RequestId, RouteClass, TimestampUs, Usage};
-use storage::{LogText, Outcome, RequestRow, Reservation};
+use policy::{Basis, Denial, DenialCode, NanoUsd, Quote, RequestId, RouteClass, TimestampUs, Usage};
+use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 
 use crate::body::StoredBody;
 use crate::catalogue::Provider;
+use crate::config::Reserve;
 use crate::connection::Connection;
-use crate::facts::Facts;
+use crate::facts::{Facts, anonymous};
 use crate::meter::{self, Meter, Metered};
+use crate::quote;
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;
 use crate::wire::{Framing, HideUsage};
@@ -48,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) hide_usage: Option<Hide>,
     first_byte_us: Option<u64>,
     response_bytes: u64,
+    /// The limit on the answer's length that we set, in tokens.
+    output_limit: Option<u64>,
 }
 
 /// Where a request stands. Each stage is entered once, in this order.
@@ -124,29 +128,55 @@ impl Context {
             hide_usage: None,
             first_byte_us: None,
             response_bytes: 0,
+            output_limit: None,
         }
     }
 
-    /// Takes from the body what decisions need. Whether its usage is asked for on the caller's behalf is answered.
-    pub(crate) fn read_body(&mut self, request: &RequestHeader) -> Result<bool, Denial> {
+    /// Takes from the body what decisions need.
+    pub(crate) fn read_body(&mut self, request: &RequestHeader) -> Result<(), Denial> {
         self.request_bytes = self.body.bytes.len() as u64;
-        let rewritten = self.facts.read_body(request, &self.body.bytes)?;
-        let asks_for_usage = rewritten.is_some();
-        if let Some(body) = rewritten {
-            self.body.replace(body);
-        }
-        Ok(asks_for_usage)
+        self.facts.read_body(request, &self.body.bytes)
     }
 
+    /// What the request may cost; nothing is worked out where nobody counts it.
+    pub(crate) fn quote(&self) -> Quote {
+        if self.snapshot.rules.budgets.is_empty() {
+            return Quote::FREE;
+        }
+        quote::quote(&self.facts, &self.snapshot, &self.shared.lengths, self.request_bytes)
+    }
+
+    /// The budgets have room. The body becomes the one that is sent: its answer limited to what a strict budget
+    /// covers, its usage asked for on the caller's behalf.
     pub(crate) fn reserved(
         &mut self,
         reservation: Reservation,
         upstream: Arc<Upstream>,
         target: String,
-        hides_usage: bool,
-    ) {
+    ) -> Result<(), Denial> {
+        let covered = reservation.covered_output().filter(|_| self.is_strict());
         self.stage = Stage::Reserved(Box::new(Reserved { reservation, upstream, target }));
-        self.hide_usage = hides_usage.then(|| Hide(Some(HideUsage::new())));
+        if let Some(covered) = covered {
+            self.limit_output(covered)?;
+        }
+        if let Some(body) = self.facts.ask_for_usage(&self.body.bytes) {
+            self.body.replace(body);
+            self.hide_usage = Some(Hide(Some(HideUsage::new())));
+        }
+        Ok(())
+    }
+
+    fn is_strict(&self) -> bool {
+        self.snapshot.config.budget.reserve == Reserve::Strict
+    }
+
+    fn limit_output(&mut self, covered: u64) -> Result<(), Denial> {
+        let Some(limit) = quote::output_limit(&self.facts, &self.snapshot, covered)? else { return Ok(()) };
+        let body = quote::limit_answer(&self.facts, &self.body.bytes, limit)?;
+        self.facts.body_replaced(&body)?;
+        self.body.replace(body);
+        self.output_limit = Some(limit.into());
+        Ok(())
     }
 
     /// The provider's answer begins: decides how it is read.
@@ -201,7 +231,12 @@ impl Context {
         match std::mem::replace(&mut self.stage, Stage::Settled) {
             Stage::Reserved(reserved) => {
                 let row = self.row();
-                reserved.reservation.settle(row);
+                let used = used(&row);
+                if reserved.reservation.is_limited() && !row.is_streaming && row.basis == Basis::Reported {
+                    let agent = row.agent.as_ref().unwrap_or_else(|| anonymous());
+                    self.shared.lengths.add(agent, row.usage.output);
+                }
+                reserved.reservation.settle(row, used);
             }
             Stage::Received => {
                 let row = self.row();
@@ -242,7 +277,7 @@ impl Context {
             first_byte_us: self.first_byte_us,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
-            output_limit: None,
+            output_limit: self.output_limit,
         }
     }
 
@@ -291,7 +326,7 @@ impl Context {
 
     fn cost(&self, usage: &Usage, metered: Option<&Metered>) -> Option<NanoUsd> {
         let provider: &Provider = self.facts.provider.as_ref()?;
-        if provider.is_local && provider.auth == crate::catalogue::AuthStyle::None {
+        if quote::is_free(provider) {
             return Some(NanoUsd::ZERO);
         }
         let prices = &self.snapshot.prices;
@@ -310,6 +345,12 @@ impl Drop for Context {
         self.settle();
         self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// What a finished request is charged to its budgets.
+fn used(row: &RequestRow) -> Used {
+    let tokens = row.usage.total();
+    row.cost.map_or(Used::Unpriced { tokens }, |cost| Used::Known { cost, tokens })
 }
 
 /// The row of a request that was refused by its head and never reached the engine.

@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigError};
 use crate::control::{DaemonStatus, Reply, UnlockWith};
 use crate::credentials::KeyRing;
 use crate::home::Home;
+use crate::notify;
 use crate::state::{Shared, Snapshot};
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -177,6 +178,14 @@ impl Daemon {
         notes.extend(config.needs_restart(&old.config));
         self.shared.change_snapshot(|old| Snapshot { config: Arc::new(config), upstreams, ..old });
         Ok(notes)
+    }
+
+    /// Tells of budgets of which much is spent. May take as long as the command that is told with.
+    pub(crate) fn tell_warnings(&self) {
+        let warnings = self.shared.ledger.take_warnings();
+        if !warnings.is_empty() {
+            notify::tell(&warnings, &self.shared.snapshot.load().config.notifications);
+        }
     }
 
     fn reload_keys(&self) -> Result<(), DaemonError> {

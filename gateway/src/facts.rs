@@ -8,7 +8,7 @@ use policy::{AgentName, Capability, CapabilityId, Denial, DenialCode, RouteClass
 
 use crate::catalogue::Provider;
 use crate::route::Route;
-use crate::wire::{self, WireFormat};
+use crate::wire::{self, RequestFacts, WireFormat};
 
 /// What is known of a request so far.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(crate) struct Facts {
     pub(crate) agent: Option<AgentName>,
     pub(crate) capability: Option<CapabilityId>,
     pub(crate) is_streaming: bool,
+    /// What its body says, if it is one that decisions are taken from.
+    pub(crate) body: Option<RequestFacts>,
 }
 
 /// The agent to whom requests without a capability are booked, where those are served.
@@ -68,31 +70,44 @@ impl Facts {
         rules.check_standing(capability, agent, &provider.id, now)
     }
 
-    /// Takes from the body what decisions need. Answers another body to be sent instead, where the provider is
-    /// to be asked for the usage of a stream whose caller did not ask.
-    pub(crate) fn read_body(
-        &mut self,
-        request: &RequestHeader,
-        body: &[u8],
-    ) -> Result<Option<Vec<u8>>, Denial> {
+    /// Takes from the body what decisions need.
+    pub(crate) fn read_body(&mut self, request: &RequestHeader, body: &[u8]) -> Result<(), Denial> {
         let is_post = request.method == http::Method::POST;
         let Some(provider) = self.provider.as_ref().filter(|_| is_post && self.is_decided_by_body()) else {
-            return Ok(None);
+            return Ok(());
         };
         if !is_json(request, &self.path)? {
-            return Ok(None);
+            return Ok(());
         }
-        let found = wire::request_facts(body)
-            .map_err(|fault| Denial::new(DenialCode::InvalidRequest, fault.to_string()))?;
+        let found = read_facts(body)?;
         let streams_by_default = provider.wire == WireFormat::Ollama && self.path.starts_with("/api/");
         self.is_streaming |= found.stream.unwrap_or(streams_by_default);
-        let may_ask = provider.takes_include_usage && self.path.ends_with("/completions");
-        let rewritten = may_ask.then(|| wire::inject_include_usage(body, &found)).flatten();
         self.names_other_models = found.names_other_models;
         if self.model.is_none() {
-            self.model = found.model;
+            self.model.clone_from(&found.model);
         }
-        Ok(rewritten)
+        self.body = Some(found);
+        Ok(())
+    }
+
+    /// Another body to be sent instead, which asks for the usage of a stream whose caller did not ask. It must be the
+    /// body that the facts were taken from.
+    pub(crate) fn ask_for_usage(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let found = self.body.as_ref()?;
+        let provider = self.provider.as_ref()?;
+        let may_ask = provider.takes_include_usage && self.path.ends_with("/completions");
+        may_ask.then(|| wire::inject_include_usage(body, found)).flatten()
+    }
+
+    /// The body was replaced by another one of ours: what is known of it is read again.
+    pub(crate) fn body_replaced(&mut self, body: &[u8]) -> Result<(), Denial> {
+        self.body = Some(read_facts(body)?);
+        Ok(())
+    }
+
+    /// The format that the caller speaks, once the provider is known.
+    pub(crate) fn wire(&self) -> Option<WireFormat> {
+        self.provider.as_ref().map(|provider| provider.wire)
     }
 
     /// Whether the route's body is one that decisions are taken from.
@@ -104,6 +119,10 @@ impl Facts {
             }
         }
     }
+}
+
+fn read_facts(body: &[u8]) -> Result<RequestFacts, Denial> {
+    wire::request_facts(body).map_err(|fault| Denial::new(DenialCode::InvalidRequest, fault.to_string()))
 }
 
 /// Whether the body is JSON; routes for sound and images take uploads as well. A type that a web page could send

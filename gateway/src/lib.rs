@@ -28,12 +28,14 @@ mod authenticate;
 mod body;
 mod headers;
 mod upstream;
+mod quote;
 mod respond;
 
 pub mod wire;
 pub mod meter;
 
 pub mod control;
+mod notify;
 mod daemon;
 mod server;
 

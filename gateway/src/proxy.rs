@@ -17,6 +17,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorSource, ErrorType};
 use policy::{Ask, Caller, Capability, Denial, DenialCode, Plan};
+use storage::Reservation;
 
 use crate::authenticate::authenticate;
 use crate::body;
@@ -27,7 +28,7 @@ use crate::guard::Guard;
 use crate::headers::{self, REQUEST_ID};
 use crate::respond;
 use crate::route::{self, HEALTH, OWN_PREFIX};
-use crate::state::{Shared, now_us};
+use crate::state::Shared;
 
 /// An idle connection of a caller is closed after this many seconds.
 const KEEP_ALIVE_SECONDS: u64 = 60;
@@ -35,6 +36,9 @@ const KEEP_ALIVE_SECONDS: u64 = 60;
 const CALLER_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is left of an answer that broke off is written within this time, or not at all.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Budgets are borrowed from within milliseconds, or the database is in trouble.
+const RESERVE_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Gateway {
     pub(crate) shared: Arc<Shared>,
@@ -65,7 +69,7 @@ impl Gateway {
         ctx.facts.routed(&route);
         let capability = authenticate(&snapshot, &request.headers, target.query, ctx.connection.is_local)?;
         ctx.facts.called_by(capability);
-        ctx.facts.check_standing(&snapshot.rules, ctx.started_at)?;
+        ctx.facts.check_standing(&snapshot.rules, self.shared.ledger.now())?;
         boundary::check_upgrade(&request.headers)?;
         let upstream = snapshot.upstreams.get(&route.provider.id).cloned().ok_or_else(|| {
             Denial::new(DenialCode::StateUnavailable, "the provider's settings are not loaded")
@@ -74,13 +78,23 @@ impl Gateway {
 
         let limits = &snapshot.config.limits;
         ctx.body = body::read(session, &self.shared, limits).await?;
-        let hides_usage = ctx.read_body(session.req_header())?;
+        ctx.read_body(session.req_header())?;
         // A body can take long to arrive; what was taken back in the meantime does not go on.
-        ctx.facts.check_standing(&self.shared.snapshot.load().rules, now_us())?;
+        ctx.facts.check_standing(&self.shared.snapshot.load().rules, self.shared.ledger.now())?;
         let plan = admit(ctx, capability)?;
-        let reservation = self.shared.ledger.reserve(plan)?;
-        ctx.reserved(reservation, upstream, route.upstream_target, hides_usage);
+        let reservation = self.reserve(plan).await?;
+        ctx.reserved(reservation, upstream, route.upstream_target)?;
         Ok(Decision::Proxy)
+    }
+
+    /// Takes a place in the log and what the request may cost from its budgets. Waits only while budgets are being
+    /// borrowed from, and not for ever.
+    async fn reserve(&self, plan: Plan) -> Result<Reservation, Denial> {
+        let reserve = self.shared.ledger.reserve(plan);
+        tokio::time::timeout(RESERVE_PATIENCE, reserve).await.unwrap_or_else(|_| {
+            let message = "the budgets cannot be read or written at the moment";
+            Err(Denial::new(DenialCode::StateUnavailable, message).with_hint("tokfence status"))
+        })
     }
 
     /// The gateway's own endpoints; there is one, and it tells nothing but that we are here.
@@ -109,7 +123,7 @@ impl Gateway {
     ) -> pingora::Result<bool> {
         ctx.answer = Answer::Refused(denial.code());
         body::drain(session).await;
-        respond::refuse(session, denial, ctx.id).await?;
+        respond::refuse(session, denial, ctx.id, ctx.facts.wire()).await?;
         Ok(true)
     }
 }
@@ -126,6 +140,7 @@ fn admit(ctx: &Context, capability: Option<&Capability>) -> Result<Plan, Denial>
         model: ctx.facts.model.as_deref(),
         names_other_models: ctx.facts.names_other_models,
         transport: ctx.connection.transport,
+        quote: ctx.quote(),
     };
     let agent = ctx.facts.agent.as_ref().unwrap_or_else(|| anonymous());
     policy::admit(&ctx.snapshot.rules, &Caller { agent, capability }, &ask)
@@ -300,7 +315,7 @@ impl ProxyHttp for Gateway {
         if session.response_written().is_none() {
             session.set_keepalive(None);
             // A caller that is gone cannot be answered, and the answer has no other reader.
-            let _ = respond::refuse(session, &denial, ctx.id).await;
+            let _ = respond::refuse(session, &denial, ctx.id, ctx.facts.wire()).await;
         } else if ctx.answer != Answer::CallerGone {
             // What was passed on so far may still be buffered, and the engine drops the connection as it is.
             let _ = tokio::time::timeout(LAST_WRITE_TIMEOUT, session.as_downstream_mut().shutdown()).await;

@@ -200,6 +200,7 @@ async fn run(
     let stop = Arc::new(Notify::new());
     let control = tokio::spawn(serve_control(bound.control, daemon.clone(), stop.clone()));
     let watcher = tokio::spawn(watch_for_changes(daemon.clone()));
+    let notifier = tokio::spawn(tell_warnings(daemon.clone()));
     let service = Service::start(shared.clone(), bound.data, daemon_config.threads, &limits);
     let socket = daemon_config.socket_path;
     on_serving(&Serving { address, socket, is_locked: shared.is_locked(), notes });
@@ -212,6 +213,7 @@ async fn run(
         () = signals.wait_for_stop(&daemon, &stop) => {}
     }
     watcher.abort();
+    notifier.abort();
     control.abort();
     drop(bound.names);
     Ok(())
@@ -366,6 +368,18 @@ async fn watch_for_changes(daemon: Arc<Daemon>) {
             Ok(Err(_)) | Err(_) => {}
             Ok(Ok(())) => was_failing = false,
         }
+    }
+}
+
+/// Apart from the watcher: a command that is told with may take its time.
+async fn tell_warnings(daemon: Arc<Daemon>) {
+    let mut interval = tokio::time::interval(WATCH_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let daemon = daemon.clone();
+        // One that panicked told nothing; the next may.
+        let _ = tokio::task::spawn_blocking(move || daemon.tell_warnings()).await;
     }
 }
 

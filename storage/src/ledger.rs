@@ -273,9 +273,9 @@ impl Ledger {
 }
 
 impl Reservation {
-    /// How long each answer may be, in tokens, for the budgets to cover it.
-    pub fn covered_output(&self) -> u64 {
-        self.output
+    /// How long each answer may be, in tokens, for the budgets to cover it; `None` where no budget applies.
+    pub fn covered_output(&self) -> Option<u64> {
+        self.is_limited().then_some(self.output)
     }
 
     /// Whether a budget has to know how long the answer gets.

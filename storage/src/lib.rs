@@ -14,6 +14,7 @@ mod store;
 mod capabilities;
 mod agents;
 mod rules;
+mod budgets;
 mod row;
 mod books;
 mod leases;
@@ -26,6 +27,7 @@ mod query;
 mod stats;
 
 pub use agents::AgentSummary;
+pub use budgets::{BudgetSet, BudgetStatus};
 pub use capabilities::{CapabilityFilter, CapabilitySummary, NewCapability};
 pub use error::{Error, FileFault};
 pub use leases::Warning;
