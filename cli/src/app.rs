@@ -7,7 +7,7 @@ use clap::Args;
 use gateway::Home;
 use gateway::config::Config;
 use gateway::control::{self, Command, ControlError, DaemonStatus, Reply};
-use policy::{ProviderId, TimestampUs};
+use policy::{AgentName, InvalidSubject, ProviderId, Subject, TimestampUs};
 use storage::Store;
 
 use crate::failure::{Exit, Failure, from_reply};
@@ -117,6 +117,33 @@ impl App {
         Err(match closest(name, known) {
             Some(similar) => failure.with_hint(format!("did you mean `{similar}`?")),
             None => failure.with_hint("tokfence provider list"),
+        })
+    }
+}
+
+impl App {
+    /// The subject of a limit that somebody typed; its provider or agent must exist.
+    pub(crate) fn subject(&self, config: &Config, text: &str) -> Result<Subject, Failure> {
+        let subject: Subject = text.parse().map_err(|error: InvalidSubject| {
+            Failure::usage(error.to_string()).with_hint("global, openai, agent:ci")
+        })?;
+        match subject {
+            Subject::Provider(name) => self.provider(config, name.as_str()).map(Subject::Provider),
+            Subject::Agent(name) => self.require_agent(name).map(Subject::Agent),
+            Subject::Global | Subject::Capability(_) => Ok(subject),
+        }
+    }
+
+    fn require_agent(&self, name: AgentName) -> Result<AgentName, Failure> {
+        let agents = self.store()?.agents(now_us())?;
+        if agents.iter().any(|agent| agent.name == name) {
+            return Ok(name);
+        }
+        let message = format!("there is no agent `{}`", name.as_str());
+        let failure = Failure::new(Exit::NotFound, "no_such_agent", message);
+        Err(match closest(name.as_str(), agents.iter().map(|agent| agent.name.as_str())) {
+            Some(similar) => failure.with_hint(format!("did you mean `agent:{similar}`?")),
+            None => failure.with_hint("tokfence agent list, or make it with `tokfence agent mint NAME`"),
         })
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod vault;
 pub(crate) mod agent;
+pub(crate) mod budget;
 pub(crate) mod run;
 pub(crate) mod env;
 pub(crate) mod provider;
@@ -50,6 +51,9 @@ pub(crate) enum Command {
     /// Agents and their capabilities
     #[command(subcommand)]
     Agent(agent::Agent),
+    /// Limits on what may be spent
+    #[command(subcommand)]
+    Budget(budget::Budget),
     /// Run an agent with a capability of its own, revoked when it ends
     Run(run::Run),
     /// Print the variables that point an agent's SDKs at the gateway
@@ -86,6 +90,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Unlock(command) => done(command.run(app)),
         Command::Vault(command) => done(command.run(app)),
         Command::Agent(command) => done(command.run(app)),
+        Command::Budget(command) => done(command.run(app)),
         Command::Run(command) => command.run(app),
         Command::Env(command) => done(command.run(app)),
         Command::Provider(command) => done(command.run(app)),
