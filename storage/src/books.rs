@@ -113,7 +113,7 @@ pub(crate) struct Step {
 }
 
 /// What came of a step, once it is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stepped {
     pub(crate) leased: i64,
     pub(crate) granted: i64,
@@ -478,12 +478,6 @@ impl Pot {
         if self.wish == 0 && self.room < step / 2 && may_have_more {
             self.wish = step - self.room;
         }
-    }
-}
-
-impl Default for Stepped {
-    fn default() -> Self {
-        Self { leased: 0, granted: 0, spent: 0, others: 0, left: 0, oldest: None }
     }
 }
 

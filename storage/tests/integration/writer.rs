@@ -112,7 +112,7 @@ fn a_cursor_misses_nothing_while_rows_are_written() {
             let ledger = &ledger;
             scope.spawn(move || {
                 for number in (thread..ROWS).step_by(4) {
-                    reserve(&ledger).unwrap().settle(row(number), FREE);
+                    reserve(ledger).unwrap().settle(row(number), FREE);
                 }
             });
         }

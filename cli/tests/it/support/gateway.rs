@@ -288,7 +288,17 @@ impl Gateway {
 
     #[track_caller]
     pub(crate) fn start_with(setup: &Setup) -> Self {
-        let mock = Mock::start();
+        Self::start_before(setup, Mock::start())
+    }
+
+    /// Another gateway in a home of its own, before the provider of another test gateway.
+    #[track_caller]
+    pub(crate) fn start_beside(setup: &Setup, mock: &Mock) -> Self {
+        Self::start_before(setup, mock.same())
+    }
+
+    #[track_caller]
+    fn start_before(setup: &Setup, mock: Mock) -> Self {
         let home = Home::new();
         home.write_config(&setup.config(&format!("http://{}", mock.address)));
         home.run(["init", "--non-interactive"]).expect(0);
@@ -323,6 +333,13 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn ask(&self, request: Request) -> Response {
         self.tcp().ask(&request.bearer(&self.token))
+    }
+
+    /// Starts the daemon again after it ended.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        let serving = self.home.run(["--json", "start", "-d"]).expect(0).json();
+        self.address = serving["address"].as_str().unwrap().parse().unwrap();
     }
 
     /// Another capability.
