@@ -255,7 +255,7 @@ impl Books {
     }
 
     /// What the next round has to do: book these charges, borrow what is wished for, and give back what is not needed;
-    /// all of it where `gives_all_back`.
+    /// all that no request holds where `gives_all_back`, which is for when no request waits.
     pub(crate) fn plan_round<'c>(
         &mut self,
         charges: impl Iterator<Item = &'c Charge>,
@@ -379,8 +379,8 @@ impl Account {
         let (id, period, window) = (self.budget.id, self.budget.period, self.window);
         let pot = &mut self.pots[index];
         let is_idle = at.saturating_duration_since(pot.used_at) >= IDLE_AFTER && pot.wish == 0;
-        let is_awaited = round <= pot.kept_until;
-        if gives_all_back && !is_awaited {
+        let is_awaited = round <= pot.kept_until && !gives_all_back;
+        if gives_all_back {
             pot.wish = 0; // it was made ahead of need
         }
         let kept = match pot.wish {

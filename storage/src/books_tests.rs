@@ -307,8 +307,7 @@ impl World {
             while !self.processes[which].requests.is_empty() {
                 self.settle(which, 0, 100);
             }
-            // What was wished for by a request that gave up is kept for it for a while.
-            (0..3).for_each(|_| self.round(which, true));
+            self.round(which, true);
         }
         self.check();
         for budget in self.rules.budgets.values().flatten() {

@@ -446,6 +446,11 @@ impl Shared {
         self.high_water.fetch_max(wall, Ordering::Relaxed).max(wall)
     }
 
+    /// Whether a request waits for a round of the writer.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !lock(&self.waiting).is_empty()
+    }
+
     /// Lets requests that waited for a round of the writer look again.
     pub(crate) fn wake_waiting(&self) {
         let waiting = std::mem::take(&mut *lock(&self.waiting));

@@ -213,11 +213,8 @@ impl Log {
             }
         }
         drop(guard);
-        // Whoever pushed before it was said that we ended relies on this. What was borrowed for a request that gave up
-        // waiting is given back in the last of these rounds.
-        for _ in 0..3 {
-            self.write(self.shared.queue.len(), true)?;
-        }
+        // Whoever pushed before it was said that we ended relies on this.
+        self.write(self.shared.queue.len(), true)?;
         self.shared.flushed(u64::MAX);
         // A reader may hold the checkpoint up; the rows are safe in the write-ahead log, which is read at the next start.
         let _ = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -274,6 +271,7 @@ impl Log {
     fn batch(&mut self, mut entries: Vec<Entry>, gives_all_back: bool) -> Batch {
         let charges: Vec<Charge> = entries.iter_mut().flat_map(Entry::take_charges).collect();
         let (now, at) = (self.shared.now(), Instant::now());
+        let gives_all_back = gives_all_back && !self.shared.has_waiting();
         let steps = lock(&self.shared.books).plan_round(charges.iter(), now, at, gives_all_back);
         Batch { rows: self.folder.fold(entries), charges, steps }
     }

@@ -3,6 +3,7 @@
 mod concurrency;
 mod crash;
 mod edits;
+mod endings;
 mod reserve;
 mod walk;
 
