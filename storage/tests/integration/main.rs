@@ -6,4 +6,5 @@ mod common;
 mod policy_rows;
 mod log;
 mod writer;
+mod ledger;
 mod stats;
