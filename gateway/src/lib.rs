@@ -15,6 +15,8 @@ mod state;
 
 mod framing;
 mod connection;
+mod lifeline;
+mod live;
 mod guard;
 mod socket;
 mod listen;
@@ -29,6 +31,7 @@ mod body;
 mod headers;
 mod upstream;
 mod respond;
+mod cutting;
 
 pub mod wire;
 pub mod meter;

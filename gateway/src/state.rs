@@ -11,6 +11,7 @@ use storage::Ledger;
 
 use crate::config::Config;
 use crate::credentials::KeyRing;
+use crate::live::Live;
 use crate::upstream::Upstream;
 
 /// Configuration and policy at one moment. The parts are shared between snapshots, so that one of them can be
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     snapshot_change: Mutex<()>,
     pub(crate) keys: ArcSwap<KeyRing>,
     pub(crate) ledger: Ledger,
+    /// The connections that are open.
+    pub(crate) live: Live,
     /// The port that callers name in `Host`.
     pub(crate) port: u16,
     /// Requests between their first phase and their settlement.
@@ -49,6 +52,7 @@ impl Shared {
             snapshot_change: Mutex::new(()),
             keys: ArcSwap::from_pointee(KeyRing::Locked),
             ledger,
+            live: Live::default(),
             port,
             in_flight: AtomicUsize::new(0),
             buffered_bytes: AtomicU64::new(0),

@@ -20,3 +20,6 @@ pub use hide_usage::HideUsage;
 pub use request::{LimitField, OutputLimit, RequestFacts, RequestFault, request_facts};
 pub use rewrite::{inject_include_usage, limit_output};
 pub use seam::Seam;
+
+/// The end of the paths that stream a JSON array, unless events are asked for.
+pub(crate) const ARRAY_STREAM: &str = ":streamGenerateContent";
