@@ -15,12 +15,14 @@ use crate::body::StoredBody;
 use crate::catalogue::Provider;
 use crate::config::Reserve;
 use crate::connection::Connection;
+use crate::cutting::Shown;
 use crate::facts::{Facts, anonymous};
 use crate::meter::{self, Meter, Metered};
 use crate::quote;
+use crate::respond;
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;
-use crate::wire::{Framing, HideUsage};
+use crate::wire::{ARRAY_STREAM, Framing, HideUsage, Seam};
 
 /// Informational answers (1xx) of one request.
 const INFORMATIONAL_MAX: u32 = 16;
@@ -46,8 +48,13 @@ pub(crate) struct Context {
     /// Why the attempt to reach the provider failed, where we know it better than the engine.
     pub(crate) failure: Option<Denial>,
     status: Option<u16>,
-    meter: Option<Box<Meter>>,
+    /// What the provider answered, whatever the caller got.
+    provider_status: Option<u16>,
+    pub(crate) meter: Option<Box<Meter>>,
+    /// Since when a stream waits for its budgets.
+    pub(crate) uncovered_since: Option<Instant>,
     pub(crate) hide_usage: Option<Hide>,
+    pub(crate) shown: Shown,
     first_byte_us: Option<u64>,
     response_bytes: u64,
     /// The limit on the answer's length that we set, in tokens.
@@ -83,6 +90,8 @@ pub(crate) enum Answer {
     Failed(DenialCode),
     /// The caller left.
     CallerGone,
+    /// We ended it.
+    Cut(DenialCode),
 }
 
 /// Takes the usage event out of a stream whose caller did not ask for it.
@@ -124,8 +133,11 @@ impl Context {
             informational: 0,
             failure: None,
             status: None,
+            provider_status: None,
             meter: None,
+            uncovered_since: None,
             hide_usage: None,
+            shown: Shown::default(),
             first_byte_us: None,
             response_bytes: 0,
             output_limit: None,
@@ -156,6 +168,7 @@ impl Context {
     ) -> Result<(), Denial> {
         let covered = reservation.covered_output().filter(|_| self.is_strict());
         self.stage = Stage::Reserved(Box::new(Reserved { reservation, upstream, target }));
+        self.enter_live();
         if let Some(covered) = covered {
             self.limit_output(covered)?;
         }
@@ -183,6 +196,7 @@ impl Context {
     pub(crate) fn begin_answer(&mut self, response: &ResponseHeader) {
         self.answer = Answer::Provider(response.status.as_u16());
         self.status = Some(response.status.as_u16());
+        self.provider_status = self.status;
         let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let framing = content_type.and_then(Framing::from_content_type);
         let is_coded = response.headers.contains_key(header::CONTENT_ENCODING);
@@ -192,6 +206,8 @@ impl Context {
         if let (Some(framing), Some(provider), true) =
             (framing, &self.facts.provider, response.status.is_success())
         {
+            let is_array = self.facts.path.ends_with(ARRAY_STREAM);
+            self.shown.seam = Seam::new(framing, is_array).filter(|_| !is_coded);
             self.facts.is_streaming |= framing != Framing::Json;
             self.meter = Some(Box::new(Meter::new(provider.wire, framing)));
         }
@@ -236,6 +252,7 @@ impl Context {
                     let agent = row.agent.as_ref().unwrap_or_else(|| anonymous());
                     self.shared.lengths.add(agent, row.usage.output);
                 }
+                self.connection.lifeline.end();
                 reserved.reservation.settle(row, used);
             }
             Stage::Received => {
@@ -293,6 +310,7 @@ impl Context {
             Answer::Provider(_) => (Outcome::Completed, None),
             Answer::Failed(denial) => (Outcome::UpstreamError, code(denial)),
             Answer::CallerGone => (Outcome::ClientGone, Some(Cow::Borrowed("client_gone"))),
+            Answer::Cut(denial) => (Outcome::Cut, code(denial)),
         }
     }
 
@@ -319,6 +337,7 @@ impl Context {
         let is_answered = match self.answer {
             Answer::Refused(_) => false,
             Answer::Provider(status) => status < 400,
+            Answer::Cut(_) => self.is_sent && self.provider_status.is_none_or(|status| status < 400),
             Answer::Pending | Answer::Failed(_) | Answer::CallerGone => self.is_sent,
         };
         costs_money && is_answered
@@ -342,6 +361,12 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        // A request that could not be ended in order is dropped on purpose, and answered by its status.
+        if let Some(code) = self.connection.lifeline.lost_code().filter(|_| !self.is_finished) {
+            self.answer = Answer::Cut(code);
+            self.status = self.status.or(Some(respond::status(code)));
+            self.is_finished = true;
+        }
         self.settle();
         self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

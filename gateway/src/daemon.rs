@@ -17,7 +17,7 @@ use crate::control::{DaemonStatus, Reply, UnlockWith};
 use crate::credentials::KeyRing;
 use crate::home::Home;
 use crate::notify;
-use crate::state::{Shared, Snapshot};
+use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::{Upstream, UpstreamError};
 
 /// How long a flush may take before it is called failed.
@@ -135,7 +135,7 @@ impl Daemon {
         let daemon = Self {
             shared,
             place,
-            started_at: crate::state::now_us(),
+            started_at: now_us(),
             reloading: Mutex::new(()),
             store: Mutex::new(Watched { store, data_version, epoch }),
             vault: Mutex::new(vault),
@@ -166,7 +166,9 @@ impl Daemon {
         let policy = watched.store.load_policy()?;
         watched.epoch = policy.epoch;
         let rules = Arc::new(policy.rules);
-        self.shared.change_snapshot(|old| Snapshot { rules, ..old });
+        self.shared.change_snapshot(|old| Snapshot { rules: rules.clone(), ..old });
+        // Only now: a request that begins in between finds the new rules by itself.
+        self.shared.live.recheck(&rules, self.shared.ledger.now());
         Ok(())
     }
 
@@ -197,8 +199,10 @@ impl Daemon {
         Ok(())
     }
 
-    /// Notices what other processes changed without telling: policy rows and the vault.
+    /// Notices what changes without being told: capabilities that end, and what other processes did to policy rows
+    /// and the vault.
     pub(crate) fn look_for_changes(&self) -> Result<(), DaemonError> {
+        self.shared.live.recheck_ended(&self.shared.snapshot.load().rules, self.shared.ledger.now());
         self.look_at_policy()?;
         let mut vault = lock(&self.vault);
         if let Some(open) = vault.as_mut()

@@ -7,6 +7,7 @@ use pingora::http::RequestHeader;
 use policy::{AgentName, Capability, CapabilityId, Denial, DenialCode, RouteClass, Rules, TimestampUs};
 
 use crate::catalogue::Provider;
+use crate::lifeline::check_standing;
 use crate::route::Route;
 use crate::wire::{self, RequestFacts, WireFormat};
 
@@ -47,7 +48,7 @@ impl Facts {
         self.class = Some(route.class);
         self.path.clone_from(&route.path);
         self.model.clone_from(&route.model);
-        self.is_streaming = route.path.ends_with(":streamGenerateContent");
+        self.is_streaming = route.path.ends_with(wire::ARRAY_STREAM);
     }
 
     /// The caller proved who it is.
@@ -64,10 +65,7 @@ impl Facts {
     /// The [`Denial`] to answer with, or to end the answer with.
     pub(crate) fn check_standing(&self, rules: &Rules, now: TimestampUs) -> Result<(), Denial> {
         let (Some(agent), Some(provider)) = (&self.agent, &self.provider) else { return Ok(()) };
-        let gone = || Denial::new(DenialCode::RevokedCapability, "the capability was revoked");
-        let capability =
-            self.capability.map(|id| rules.capabilities.get(&id).ok_or_else(gone)).transpose()?;
-        rules.check_standing(capability, agent, &provider.id, now)
+        check_standing(rules, self.capability, agent, &provider.id, now)
     }
 
     /// Takes from the body what decisions need.

@@ -15,6 +15,8 @@ mod state;
 
 mod framing;
 mod connection;
+mod lifeline;
+mod live;
 mod guard;
 mod socket;
 mod listen;
@@ -29,7 +31,9 @@ mod body;
 mod headers;
 mod upstream;
 mod quote;
+mod cover;
 mod respond;
+mod cutting;
 
 pub mod wire;
 pub mod meter;

@@ -23,6 +23,7 @@ use crate::authenticate::authenticate;
 use crate::body;
 use crate::boundary;
 use crate::context::{Answer, Context, Stage};
+use crate::cutting;
 use crate::facts::anonymous;
 use crate::guard::Guard;
 use crate::headers::{self, REQUEST_ID};
@@ -183,6 +184,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<Box<HttpPeer>> {
         let Stage::Reserved(reserved) = &ctx.stage else { return Err(out_of_order()) };
+        ctx.connection.lifeline.set_connecting(true);
         match reserved.upstream.peer(self.shared.port).await {
             Ok(peer) => Ok(Box::new(peer)),
             Err(denial) => {
@@ -219,6 +221,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         let Stage::Reserved(reserved) = &ctx.stage else { return Err(out_of_order()) };
+        ctx.connection.lifeline.set_connecting(false);
+        ctx.check_live()?;
         // The vault may have changed since the decision: what is sent is checked where it is sent.
         let keys = self.shared.keys.load();
         let credential = match keys.credential_for(&reserved.upstream.provider) {
@@ -288,7 +292,7 @@ impl ProxyHttp for Gateway {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         chunk: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Context,
@@ -296,13 +300,19 @@ impl ProxyHttp for Gateway {
         if let Some(bytes) = chunk.as_ref().filter(|bytes| !bytes.is_empty()) {
             ctx.pass(bytes);
         }
+        let hold = ctx.cover();
         if let Some(hide) = &mut ctx.hide_usage {
             *chunk = hide.pass(chunk.take(), end);
         }
-        Ok(None)
+        ctx.show(session, chunk.as_ref(), end)?;
+        Ok(hold)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        if let Some(denial) = ctx.connection.lifeline.take_cut() {
+            cutting::end(session, ctx, &denial).await;
+            return FailToProxy { error_code: respond::status(denial.code()), can_reuse_downstream: false };
+        }
         let overdue = || Denial::new(DenialCode::UpstreamTimeout, "the provider took too long");
         let denial = match ctx.failure.take() {
             Some(denial) => denial,
@@ -312,7 +322,7 @@ impl ProxyHttp for Gateway {
         ctx.answer =
             if is_caller_gone(error, ctx) { Answer::CallerGone } else { Answer::Failed(denial.code()) };
         let status = respond::status(denial.code());
-        if session.response_written().is_none() {
+        if !respond::is_begun(session) {
             session.set_keepalive(None);
             // A caller that is gone cannot be answered, and the answer has no other reader.
             let _ = respond::refuse(session, &denial, ctx.id, ctx.facts.wire()).await;
@@ -342,9 +352,10 @@ impl ProxyHttp for Gateway {
 }
 
 /// Whether the request ended because the caller left. The guard ends it on the caller's side as well, when the
-/// provider takes too long.
+/// provider takes too long or the request was cut.
 fn is_caller_gone(error: &Error, ctx: &Context) -> bool {
-    matches!(error.esource(), ErrorSource::Downstream) && !ctx.connection.is_overdue()
+    let is_ours = ctx.connection.is_overdue() || ctx.connection.lifeline.was_cut();
+    matches!(error.esource(), ErrorSource::Downstream) && !is_ours
 }
 
 fn out_of_order() -> Box<Error> {

@@ -145,6 +145,11 @@ pub(crate) fn raw(denial: &Denial, id: RequestId) -> Vec<u8> {
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
+/// Whether the caller has got the header of its answer. Interim ones (1xx) are none: the answer may follow them.
+pub(crate) fn is_begun(session: &Session) -> bool {
+    session.response_written().is_some_and(|header| !header.status.is_informational())
+}
+
 /// Sends a refusal through the proxy engine, to a caller who expects this format, if one is known.
 pub(crate) async fn refuse(
     session: &mut Session,

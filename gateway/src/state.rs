@@ -11,6 +11,7 @@ use storage::Ledger;
 
 use crate::config::Config;
 use crate::credentials::KeyRing;
+use crate::live::Live;
 use crate::quote::AnswerLengths;
 use crate::upstream::Upstream;
 
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     snapshot_change: Mutex<()>,
     pub(crate) keys: ArcSwap<KeyRing>,
     pub(crate) ledger: Ledger,
+    /// The connections that are open.
+    pub(crate) live: Live,
     /// The port that callers name in `Host`.
     pub(crate) port: u16,
     /// How long answers were; what the next may need.
@@ -52,6 +55,7 @@ impl Shared {
             snapshot_change: Mutex::new(()),
             keys: ArcSwap::from_pointee(KeyRing::Locked),
             ledger,
+            live: Live::default(),
             port,
             lengths: AnswerLengths::default(),
             in_flight: AtomicUsize::new(0),

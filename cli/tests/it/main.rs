@@ -14,6 +14,7 @@ mod streaming;
 mod upstream;
 mod vault;
 mod capabilities;
+mod cutting;
 mod log;
 mod process;
 mod run;

@@ -5,6 +5,7 @@ mod crash;
 mod edits;
 mod endings;
 mod reserve;
+mod streams;
 mod walk;
 
 use serde_json::Value;
