@@ -32,7 +32,7 @@ impl Context {
             return None;
         }
         let is_used_up = written > covered;
-        let growth = reserved.reservation.grow(covered.max(written) + budget.slice_tokens);
+        let growth = reserved.reservation.grow(written.max(covered + budget.slice_tokens));
         match growth {
             Growth::Covered => self.uncovered_since = None,
             Growth::Pending | Growth::Refused(_) if !is_used_up => {}

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{PriceTable, ProviderId, TimestampUs};
-use storage::{LogState, Store};
+use policy::{PriceTable, ProviderId, Rules, TimestampUs};
+use storage::LogState;
 use vault::{RecoveryCode, Secret, Unlock, Vault};
 
 use crate::config::{Config, ConfigError};
@@ -67,7 +67,6 @@ pub(crate) struct Daemon {
     place: Place,
     started_at: TimestampUs,
     reloading: Mutex<()>,
-    store: Mutex<Watched>,
     vault: Mutex<Option<Vault>>,
 }
 
@@ -79,24 +78,15 @@ pub(crate) struct Place {
     pub(crate) socket: PathBuf,
 }
 
-/// The policy's connection, and what was last seen through it.
-struct Watched {
-    store: Store,
-    data_version: i64,
-    epoch: i64,
-}
-
-/// Builds a snapshot of a configuration and the policy in the database. Answers the policy's epoch beside it.
-pub(crate) fn load_snapshot(config: Config, store: &Store) -> Result<(Snapshot, i64), DaemonError> {
+/// Builds a snapshot of a configuration and the rules in the database.
+pub(crate) fn load_snapshot(config: Config, rules: Rules) -> Result<Snapshot, DaemonError> {
     let upstreams = make_upstreams(&config, &HashMap::new())?;
-    let policy = store.load_policy()?;
-    let snapshot = Snapshot {
+    Ok(Snapshot {
         config: Arc::new(config),
-        rules: Arc::new(policy.rules),
+        rules: Arc::new(rules),
         upstreams: Arc::new(upstreams),
         prices: embedded_prices(),
-    };
-    Ok((snapshot, policy.epoch))
+    })
 }
 
 type Upstreams = HashMap<ProviderId, Arc<Upstream>>;
@@ -125,23 +115,11 @@ pub fn embedded_prices() -> Arc<PriceTable> {
 }
 
 impl Daemon {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        place: Place,
-        (store, epoch): (Store, i64),
-        vault: Option<Vault>,
-    ) -> Result<Self, DaemonError> {
-        let data_version = store.data_version()?;
-        let daemon = Self {
-            shared,
-            place,
-            started_at: now_us(),
-            reloading: Mutex::new(()),
-            store: Mutex::new(Watched { store, data_version, epoch }),
-            vault: Mutex::new(vault),
-        };
+    pub(crate) fn new(shared: Arc<Shared>, place: Place, vault: Option<Vault>) -> Self {
+        let daemon =
+            Self { shared, place, started_at: now_us(), reloading: Mutex::new(()), vault: Mutex::new(vault) };
         daemon.publish_keys(&lock(&daemon.vault));
-        Ok(daemon)
+        daemon
     }
 
     /// Reads configuration, policy and vault again. From when this returns, requests see the new state. A part
@@ -150,26 +128,12 @@ impl Daemon {
     pub(crate) fn reload(&self) -> Result<Vec<String>, DaemonError> {
         // One at a time: what was read first must not be put in place last.
         let _turn = lock(&self.reloading);
-        let policy = self.reload_policy();
+        let rules = self.shared.reload_rules();
         let config = self.reload_config();
         let keys = self.reload_keys();
-        policy?;
+        rules?;
         keys?;
         config
-    }
-
-    fn reload_policy(&self) -> Result<(), DaemonError> {
-        self.publish_policy(&mut lock(&self.store))
-    }
-
-    fn publish_policy(&self, watched: &mut Watched) -> Result<(), DaemonError> {
-        let policy = watched.store.load_policy()?;
-        watched.epoch = policy.epoch;
-        let rules = Arc::new(policy.rules);
-        self.shared.change_snapshot(|old| Snapshot { rules: rules.clone(), ..old });
-        // Only now: a request that begins in between finds the new rules by itself.
-        self.shared.live.recheck(&rules, self.shared.ledger.now());
-        Ok(())
     }
 
     fn reload_config(&self) -> Result<Vec<String>, DaemonError> {
@@ -203,27 +167,13 @@ impl Daemon {
     /// and the vault.
     pub(crate) fn look_for_changes(&self) -> Result<(), DaemonError> {
         self.shared.live.recheck_ended(&self.shared.snapshot.load().rules, self.shared.ledger.now());
-        self.look_at_policy()?;
+        self.shared.look_at_rules()?;
         let mut vault = lock(&self.vault);
         if let Some(open) = vault.as_mut()
             && open.refresh()?
         {
             self.publish_keys(&vault);
         }
-        Ok(())
-    }
-
-    fn look_at_policy(&self) -> Result<(), DaemonError> {
-        let mut watched = lock(&self.store);
-        let data_version = watched.store.data_version()?;
-        if watched.data_version == data_version {
-            return Ok(());
-        }
-        if watched.store.policy_epoch()? != watched.epoch {
-            self.publish_policy(&mut watched)?;
-        }
-        // Only now: a change that could not be read is looked at again.
-        watched.data_version = data_version;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ pub mod catalogue;
 mod pattern;
 mod credentials;
 mod state;
+mod rules_watch;
 
 mod framing;
 mod connection;

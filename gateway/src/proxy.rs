@@ -54,6 +54,8 @@ enum Decision {
 impl Gateway {
     /// The decisions before a provider is asked, cheapest first. Their order is a promise (see ARCHITECTURE).
     async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<Decision, Denial> {
+        self.shared.follow_rules()?;
+        ctx.snapshot = self.shared.snapshot.load_full();
         let snapshot = ctx.snapshot.clone();
         if self.shared.is_draining.load(Ordering::Relaxed) {
             session.set_keepalive(None);

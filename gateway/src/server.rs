@@ -28,6 +28,7 @@ use crate::daemon::{Daemon, DaemonError, Place, load_snapshot};
 use crate::home::{Home, HomeError, make_private_dir};
 use crate::listen::{Acceptor, ListenError, Listener, bind_tcp, bind_unix};
 use crate::proxy::Gateway;
+use crate::rules_watch::RulesWatch;
 use crate::state::Shared;
 
 /// How often changes by other processes are looked for.
@@ -186,8 +187,9 @@ async fn run(
     let mut signals = Signals::listen()?;
     let bound = Bound::new(&config, &options.home)?;
     let (daemon_config, limits, notes) = (config.daemon.clone(), config.limits.clone(), config.notes.clone());
-    let (snapshot, epoch) = load_snapshot(config, &store)?;
-    let shared = Arc::new(Shared::new(snapshot, ledger, bound.address.port()));
+    let (rules_watch, rules) = RulesWatch::start(store)?;
+    let snapshot = load_snapshot(config, rules)?;
+    let shared = Arc::new(Shared::new(snapshot, rules_watch, ledger, bound.address.port()));
     let address = reachable(bound.address).to_string();
     let place = Place {
         home: options.home,
@@ -195,7 +197,7 @@ async fn run(
         address: address.clone(),
         socket: daemon_config.socket_path.clone(),
     };
-    let daemon = Arc::new(Daemon::new(shared.clone(), place, (store, epoch), options.vault)?);
+    let daemon = Arc::new(Daemon::new(shared.clone(), place, options.vault));
 
     let stop = Arc::new(Notify::new());
     let control = tokio::spawn(serve_control(bound.control, daemon.clone(), stop.clone()));

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::credentials::KeyRing;
 use crate::live::Live;
 use crate::quote::AnswerLengths;
+use crate::rules_watch::RulesWatch;
 use crate::upstream::Upstream;
 
 /// Configuration and policy at one moment. The parts are shared between snapshots, so that one of them can be
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     snapshot_change: Mutex<()>,
     pub(crate) keys: ArcSwap<KeyRing>,
     pub(crate) ledger: Ledger,
+    /// Where the snapshot's rules come from.
+    pub(crate) rules: RulesWatch,
     /// The connections that are open.
     pub(crate) live: Live,
     /// The port that callers name in `Host`.
@@ -49,12 +52,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(snapshot: Snapshot, ledger: Ledger, port: u16) -> Self {
+    pub(crate) fn new(snapshot: Snapshot, rules: RulesWatch, ledger: Ledger, port: u16) -> Self {
         let shared = Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             snapshot_change: Mutex::new(()),
             keys: ArcSwap::from_pointee(KeyRing::Locked),
             ledger,
+            rules,
             live: Live::default(),
             port,
             lengths: AnswerLengths::default(),

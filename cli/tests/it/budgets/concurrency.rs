@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use super::{OUTPUT_NANOS, answer, cost, gateway, question, set, standing, usd};
-use crate::support::{Gateway, Setup, json};
+use crate::support::{Gateway, Setup, eventually, json};
 
 const REQUESTS: usize = 100;
 const ROUNDS: usize = 20;
@@ -51,9 +51,12 @@ fn check_storms(gateways: &[&Gateway], rounds: usize) {
         assert_eq!(passed, received, "round {round}");
         let billed = i64::try_from(received).unwrap() * cost(INPUT, OUTPUT);
         assert!(received >= 1 && billed <= limit, "round {round}: {billed} billed of {limit}");
-        gateways.iter().for_each(|gateway| drop(gateway.store()));
-        let now = standing(gateway, &format!("agent:{agent}/daily"));
-        assert_eq!((now.spent, now.reserved, now.forfeited), (billed, 0, 0), "round {round}");
+        // A request is settled a moment after its answer.
+        eventually(&format!("the books to balance in round {round}"), || {
+            gateways.iter().for_each(|gateway| gateway.flush());
+            let now = standing(gateway, &format!("agent:{agent}/daily"));
+            ((now.spent, now.reserved, now.forfeited) == (billed, 0, 0)).then_some(())
+        });
     }
 }
 

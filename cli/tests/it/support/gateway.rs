@@ -351,9 +351,15 @@ impl Gateway {
     /// The log, once every row so far is in it.
     #[track_caller]
     pub(crate) fn store(&self) -> Store {
+        self.flush();
+        Store::open_existing(&self.home.file("tokfence.db")).unwrap()
+    }
+
+    /// Waits until every row so far is in the database, and what budgets only kept ready is given back.
+    #[track_caller]
+    pub(crate) fn flush(&self) {
         let socket = self.home.file("control/control.sock");
         gateway::control::ask(&socket, &gateway::control::Command::Flush, super::PATIENCE).unwrap();
-        Store::open_existing(&self.home.file("tokfence.db")).unwrap()
     }
 
     /// The row of the request with this id, as soon as the request has ended.
