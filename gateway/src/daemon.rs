@@ -14,7 +14,7 @@ use vault::{RecoveryCode, Secret, Unlock, Vault};
 
 use crate::config::{Config, ConfigError};
 use crate::control::{DaemonStatus, Reply, UnlockWith};
-use crate::credentials::KeyRing;
+use crate::credentials::{KeyRing, vault_locked};
 use crate::home::Home;
 use crate::notify;
 use crate::state::{Shared, Snapshot, now_us};
@@ -177,11 +177,14 @@ impl Daemon {
         Ok(())
     }
 
-    /// Forgets the keys. Requests that are already with a provider end as they are.
-    pub(crate) fn lock(&self) {
+    /// Forgets the keys. Requests that are already with a provider are cut, unless they may finish.
+    pub(crate) fn lock(&self, lets_finish: bool) {
         let mut vault = lock(&self.vault);
         *vault = None;
         self.publish_keys(&vault);
+        if !lets_finish {
+            self.shared.live.cut_all(&vault_locked());
+        }
     }
 
     /// Opens the vault.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use policy::{Rules, TimestampUs};
+use policy::{Denial, Rules, TimestampUs};
 
 use crate::connection::Connection;
 
@@ -70,6 +70,12 @@ impl Live {
         if now >= self.first_end.load(Ordering::Relaxed) {
             self.recheck(rules, now);
         }
+    }
+
+    /// Cuts every running request.
+    pub(crate) fn cut_all(&self, denial: &Denial) {
+        let connections: Vec<_> = self.connections().values().cloned().collect();
+        connections.iter().for_each(|connection| connection.lifeline.cut(denial.clone()));
     }
 
     /// Nothing under the lock is left half-changed by a panic.

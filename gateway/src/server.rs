@@ -440,8 +440,8 @@ fn execute(daemon: &Daemon, command: Command) -> Reply {
         Command::Status => Reply::Status(daemon.status()),
         Command::Reload => done(daemon.reload()),
         Command::Flush => done(daemon.flush().map(|()| Vec::new())),
-        Command::Lock => {
-            daemon.lock();
+        Command::Lock { lets_finish } => {
+            daemon.lock(lets_finish);
             done(Ok(Vec::new()))
         }
         Command::Unlock { with } => done(daemon.unlock(with).map(|()| Vec::new())),

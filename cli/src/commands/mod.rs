@@ -41,8 +41,8 @@ pub(crate) enum Command {
     Restart,
     /// Tell how the gateway is; exits 3 when it is not running
     Status,
-    /// Make a running gateway forget the keys
-    Lock,
+    /// Make a running gateway forget the keys, and cut the requests that run
+    Lock(stop::Lock),
     /// Give a running gateway the keys
     Unlock(start::Unlock),
     /// Keys of providers
@@ -86,7 +86,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Stop => done(stop::stop(app)),
         Command::Restart => done(stop::restart(app)),
         Command::Status => stop::status(app),
-        Command::Lock => done(stop::lock(app)),
+        Command::Lock(command) => done(command.run(app)),
         Command::Unlock(command) => done(command.run(app)),
         Command::Vault(command) => done(command.run(app)),
         Command::Agent(command) => done(command.run(app)),

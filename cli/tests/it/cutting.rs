@@ -606,3 +606,22 @@ fn the_kill_switch_ends_everything_and_leaves_nothing() {
     reload(gateway);
     gateway.ask(Request::post(CHAT, STREAM)).expect(200);
 }
+
+#[test]
+fn locking_cuts_what_runs_unless_it_may_finish() {
+    let gateway = Gateway::start();
+    let (script, _left) = silent(&gateway.mock, "text/event-stream", &[HELLO]);
+    let start = || Stream::start(&gateway, Request::post(CHAT, STREAM).script(&script), "hello");
+    let stream = start();
+    gateway.run(["lock"]).expect(0);
+    let (_, row) = stream.ends(Instant::now());
+    assert_eq!((row.outcome, row.error_code.as_deref()), (Outcome::Cut, Some("vault_locked")));
+    gateway.ask(Request::post(CHAT, STREAM)).expect_refusal(503, "vault_locked");
+    gateway.run(["unlock"]).expect(0);
+    let gated = gateway.mock.plays(crate::support::sse(&[HELLO, "data: [DONE]\n\n"]));
+    gateway.ask(Request::post(CHAT, STREAM).script(&gated)).expect(200);
+    let stream = start();
+    gateway.run(["lock", "--let-finish"]).expect(0);
+    assert!(holds_for(Duration::from_millis(400), || in_flight(&gateway) == 1), "it goes on");
+    drop(stream);
+}
