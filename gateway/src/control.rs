@@ -28,6 +28,11 @@ pub enum Command {
         /// With what.
         with: UnlockWith,
     },
+    /// Turn the kill switch on.
+    Kill {
+        /// Why.
+        reason: String,
+    },
     /// End, after running requests have had their grace period.
     Stop,
 }
@@ -77,8 +82,14 @@ pub struct DaemonStatus {
     pub address: String,
     /// The Unix socket it serves.
     pub socket: String,
-    /// `ok` or `locked`.
+    /// `ok`, `locked`, or `killed` while the kill switch is on.
     pub state: String,
+    /// Whether the keys are not loaded.
+    pub is_locked: bool,
+    /// When and why the kill switch was turned on.
+    pub killed: Option<Revoked>,
+    /// The providers that are not served.
+    pub revoked_providers: Vec<Revoked>,
     /// When it started, in microseconds since the Unix epoch.
     pub started_at_us: i64,
     /// Requests in flight.
@@ -87,6 +98,17 @@ pub struct DaemonStatus {
     pub providers: Vec<String>,
     /// Whether rows reach the database: `ok`, or what is wrong.
     pub log: String,
+}
+
+/// Something that its owner took back.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Revoked {
+    /// What; empty where that is said already.
+    pub name: String,
+    /// When, in microseconds since the Unix epoch.
+    pub at_us: i64,
+    /// Why.
+    pub reason: String,
 }
 
 /// Why the daemon could not be asked.
@@ -111,6 +133,7 @@ impl std::fmt::Debug for Command {
             Self::Flush => "Flush",
             Self::Lock => "Lock",
             Self::Unlock { .. } => "Unlock",
+            Self::Kill { .. } => "Kill",
             Self::Stop => "Stop",
         })
     }

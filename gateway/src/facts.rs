@@ -22,6 +22,8 @@ pub(crate) struct Facts {
     pub(crate) names_other_models: bool,
     pub(crate) agent: Option<AgentName>,
     pub(crate) capability: Option<CapabilityId>,
+    /// What its secret was; when that is replaced, what was begun with the old one has no standing.
+    secret_hash: Option<[u8; 32]>,
     pub(crate) is_streaming: bool,
 }
 
@@ -53,6 +55,7 @@ impl Facts {
         let agent = capability.map_or(anonymous(), |capability| &capability.agent);
         self.agent = Some(agent.clone());
         self.capability = capability.map(|capability| capability.id);
+        self.secret_hash = capability.map(|capability| capability.secret_hash);
     }
 
     /// Whether the rules let the request go on: nothing that it stands on was taken back or has ended. The caller and
@@ -63,8 +66,9 @@ impl Facts {
     pub(crate) fn check_standing(&self, rules: &Rules, now: TimestampUs) -> Result<(), Denial> {
         let (Some(agent), Some(provider)) = (&self.agent, &self.provider) else { return Ok(()) };
         let gone = || Denial::new(DenialCode::RevokedCapability, "the capability was revoked");
-        let capability =
-            self.capability.map(|id| rules.capabilities.get(&id).ok_or_else(gone)).transpose()?;
+        let of_same_secret = |found: &&Capability| Some(found.secret_hash) == self.secret_hash;
+        let found = |id| rules.capabilities.get(&id).filter(of_same_secret).ok_or_else(gone);
+        let capability = self.capability.map(found).transpose()?;
         rules.check_standing(capability, agent, &provider.id, now)
     }
 

@@ -96,7 +96,7 @@ impl Gateway {
         ctx.stage = Stage::Unlogged;
         body::drain(session).await;
         // When the caller is gone there is nobody left to tell.
-        let _ = respond::health(session, self.shared.is_locked(), ctx.id).await;
+        let _ = respond::health(session, self.shared.health(), ctx.id).await;
         Ok(Decision::Answered)
     }
 

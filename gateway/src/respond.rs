@@ -113,9 +113,8 @@ pub(crate) async fn refuse(session: &mut Session, denial: &Denial, id: RequestId
     send(session, status(denial.code()), fields(denial, id), body(denial, id)).await
 }
 
-/// The answer to a health check: that we are here and whether the keys are. It needs no capability.
-pub(crate) async fn health(session: &mut Session, is_locked: bool, id: RequestId) -> pingora::Result<()> {
-    let status = if is_locked { "locked" } else { "ok" };
+/// The answer to a health check: that we are here and whether we serve. It needs no capability.
+pub(crate) async fn health(session: &mut Session, status: &str, id: RequestId) -> pingora::Result<()> {
     let body = serde_json::json!({ "name": "tokfence", "status": status }).to_string();
     send(session, 200, common_fields(id), body).await
 }

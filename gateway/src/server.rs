@@ -60,7 +60,9 @@ pub struct Serving {
     pub address: String,
     /// The data socket.
     pub socket: PathBuf,
-    /// Whether the keys are loaded.
+    /// `ok`, `locked`, or `killed` while the kill switch is on.
+    pub state: &'static str,
+    /// Whether the keys are not loaded.
     pub is_locked: bool,
     /// Things worth knowing about the configuration.
     pub notes: Vec<String>,
@@ -202,7 +204,8 @@ async fn run(
     let watcher = tokio::spawn(watch_for_changes(daemon.clone()));
     let service = Service::start(shared.clone(), bound.data, daemon_config.threads, &limits);
     let socket = daemon_config.socket_path;
-    on_serving(&Serving { address, socket, is_locked: shared.is_locked(), notes });
+    let (state, is_locked) = (shared.health(), shared.is_locked());
+    on_serving(&Serving { address, socket, state, is_locked, notes });
     signals.wait_for_stop(&daemon, &stop).await;
 
     tracing::info!("stopping");
@@ -429,6 +432,7 @@ fn execute(daemon: &Daemon, command: Command) -> Reply {
             done(Ok(Vec::new()))
         }
         Command::Unlock { with } => done(daemon.unlock(with).map(|()| Vec::new())),
+        Command::Kill { reason } => done(daemon.kill(&reason).map(|()| Vec::new())),
         // What ends the daemon is done when the answer has been written.
         Command::Stop => done(Ok(Vec::new())),
     }

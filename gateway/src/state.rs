@@ -71,6 +71,15 @@ impl Shared {
     pub(crate) fn is_locked(&self) -> bool {
         matches!(**self.keys.load(), KeyRing::Locked)
     }
+
+    /// Whether requests are served: `ok`, `locked` without the keys, or `killed` by the owner.
+    pub(crate) fn health(&self) -> &'static str {
+        match (&self.snapshot.load().rules.killed, self.is_locked()) {
+            (Some(_), _) => "killed",
+            (None, true) => "locked",
+            (None, false) => "ok",
+        }
+    }
 }
 
 /// Request ids that rise within the process even when the clock does not.

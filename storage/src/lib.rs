@@ -13,6 +13,7 @@ mod migrations;
 mod store;
 mod capabilities;
 mod agents;
+mod controls;
 mod rules;
 mod row;
 mod ledger;
@@ -24,6 +25,7 @@ mod stats;
 
 pub use agents::AgentSummary;
 pub use capabilities::{CapabilityFilter, CapabilitySummary, NewCapability};
+pub use controls::Controls;
 pub use error::{Error, FileFault};
 pub use ledger::{Failure, Health, Ledger, LogState, Reservation};
 pub use query::{InvalidStatus, LogFilter, LogOrder, StatusFilter};

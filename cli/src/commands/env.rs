@@ -81,10 +81,14 @@ impl Env {
 /// The address of the running gateway, and the providers it serves: those with a key, or the one asked for.
 pub(crate) fn served(app: &App, wanted: Option<&str>) -> Result<(String, Vec<String>), Failure> {
     let status = app.daemon_status()?;
+    if status.state == "killed" {
+        let message = "the kill switch is on; nothing is served";
+        return Err(Failure::new(Exit::Failed, "killed", message).with_hint("tokfence unkill"));
+    }
     if let Some(name) = wanted {
         return Ok((status.address, vec![name.to_owned()]));
     }
-    if status.state == "locked" {
+    if status.is_locked {
         return Err(Failure::new(Exit::Locked, "vault_locked", "the gateway has no keys")
             .with_hint(unlock::way_to_keys(app)));
     }

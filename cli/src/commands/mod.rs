@@ -5,6 +5,7 @@ pub(crate) mod init;
 pub(crate) mod doctor;
 pub(crate) mod start;
 pub(crate) mod stop;
+pub(crate) mod kill;
 pub(crate) mod vault;
 pub(crate) mod agent;
 pub(crate) mod run;
@@ -44,6 +45,14 @@ pub(crate) enum Command {
     Lock,
     /// Give a running gateway the keys
     Unlock(start::Unlock),
+    /// Serve nothing from now on, and cut what runs; works with the gateway down and outlives it
+    Kill(kill::Kill),
+    /// Serve again what was served before `kill`
+    Unkill,
+    /// Serve a provider no more
+    Revoke(kill::Revoke),
+    /// Serve a provider again
+    Restore(kill::Restore),
     /// Keys of providers
     #[command(subcommand)]
     Vault(vault::Vault),
@@ -84,6 +93,10 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Status => stop::status(app),
         Command::Lock => done(stop::lock(app)),
         Command::Unlock(command) => done(command.run(app)),
+        Command::Kill(command) => done(command.run(app)),
+        Command::Unkill => done(kill::unkill(app)),
+        Command::Revoke(command) => done(command.run(app)),
+        Command::Restore(command) => done(command.run(app)),
         Command::Vault(command) => done(command.run(app)),
         Command::Agent(command) => done(command.run(app)),
         Command::Run(command) => command.run(app),

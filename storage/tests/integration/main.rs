@@ -4,6 +4,7 @@
 
 mod common;
 mod policy_rows;
+mod controls;
 mod log;
 mod writer;
 mod stats;
