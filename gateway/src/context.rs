@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
-use policy::{Basis, Denial, DenialCode, NanoUsd, RequestId, RouteClass, TimestampUs, Usage};
+use policy::{Basis, Capability, Denial, DenialCode, NanoUsd, RequestId, RouteClass, TimestampUs, Usage};
 use storage::{LogText, Outcome, RequestRow, Reservation};
 
 use crate::body::StoredBody;
@@ -16,6 +16,7 @@ use crate::catalogue::Provider;
 use crate::connection::Connection;
 use crate::facts::Facts;
 use crate::meter::{self, Meter, Metered};
+use crate::rates::Permit;
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;
 use crate::wire::{Framing, HideUsage};
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     started: Instant,
     pub(crate) facts: Facts,
     pub(crate) body: StoredBody,
+    /// What it holds of the limits on rates.
+    permit: Option<Permit>,
     request_bytes: u64,
     /// Whether the provider has been given the whole request, so that it may bill it.
     pub(crate) is_sent: bool,
@@ -112,6 +115,7 @@ impl Context {
             started: Instant::now(),
             facts: Facts::default(),
             body: StoredBody::default(),
+            permit: None,
             request_bytes: 0,
             is_sent: false,
             stage: Stage::Received,
@@ -125,6 +129,32 @@ impl Context {
             first_byte_us: None,
             response_bytes: 0,
         }
+    }
+
+    /// Takes a place and a request from the limits on rates that apply; the caller and the provider must be known.
+    pub(crate) fn enter_rates(&mut self, capability: Option<&Capability>) -> Result<(), Denial> {
+        let (Some(agent), Some(provider)) = (&self.facts.agent, &self.facts.provider) else { return Ok(()) };
+        let limits = self.snapshot.rules.rate_limits_for(capability, agent, &provider.id);
+        self.permit = Permit::enter(&self.shared, &limits)?;
+        Ok(())
+    }
+
+    /// Takes the tokens that the request is taken to need from those limits; the body must have been read.
+    pub(crate) fn take_tokens(&mut self) -> Result<(), Denial> {
+        let (class, body_bytes) = (self.facts.class, self.request_bytes);
+        self.permit.as_mut().map_or(Ok(()), |permit| permit.take_tokens(class, body_bytes))
+    }
+
+    /// The caller is about to see the end of the answer and may ask again at once.
+    pub(crate) fn leave_rates(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            permit.leave();
+        }
+    }
+
+    /// The request is refused, which takes nothing from the limits on rates.
+    pub(crate) fn release_rates(&mut self) {
+        self.permit = None;
     }
 
     /// Takes from the body what decisions need. Whether its usage is asked for on the caller's behalf is answered.
@@ -145,6 +175,9 @@ impl Context {
         target: String,
         hides_usage: bool,
     ) {
+        if let Some(permit) = &mut self.permit {
+            permit.admit();
+        }
         self.stage = Stage::Reserved(Box::new(Reserved { reservation, upstream, target }));
         self.hide_usage = hides_usage.then(|| Hide(Some(HideUsage::new())));
     }
@@ -201,10 +234,14 @@ impl Context {
         match std::mem::replace(&mut self.stage, Stage::Settled) {
             Stage::Reserved(reserved) => {
                 let row = self.row();
+                if let Some(permit) = self.permit.take() {
+                    permit.finish(row.usage.total());
+                }
                 reserved.reservation.settle(row);
             }
             Stage::Received => {
                 let row = self.row();
+                self.release_rates();
                 self.shared.ledger.record_refusal(row);
             }
             Stage::Settled | Stage::Unlogged => {}

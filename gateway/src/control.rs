@@ -28,6 +28,8 @@ pub enum Command {
         /// With what.
         with: UnlockWith,
     },
+    /// Tell how much of the limits on rates is used.
+    Rates,
     /// Turn the kill switch on.
     Kill {
         /// Why.
@@ -60,6 +62,8 @@ pub enum Reply {
     },
     /// How the daemon is.
     Status(DaemonStatus),
+    /// What is used of each limit on rates.
+    Rates(Vec<RateStatus>),
     /// It cannot be done.
     Failed {
         /// A stable code.
@@ -100,6 +104,19 @@ pub struct DaemonStatus {
     pub log: String,
 }
 
+/// How much of a subject's limits on rates is used.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RateStatus {
+    /// Whose limits: `openai`, `agent:ci`.
+    pub subject: String,
+    /// Requests that have not refilled yet.
+    pub requests_used: u64,
+    /// Tokens that have not refilled yet; more than the limit is a debt.
+    pub tokens_used: u64,
+    /// Requests in flight.
+    pub in_flight: u32,
+}
+
 /// Something that its owner took back.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Revoked {
@@ -133,6 +150,7 @@ impl std::fmt::Debug for Command {
             Self::Flush => "Flush",
             Self::Lock => "Lock",
             Self::Unlock { .. } => "Unlock",
+            Self::Rates => "Rates",
             Self::Kill { .. } => "Kill",
             Self::Stop => "Stop",
         })

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{PriceTable, ProviderId, Revocation, TimestampUs};
+use policy::{PriceTable, ProviderId, Revocation, Subject, TimestampUs};
 use storage::{LogState, Store};
 use vault::{RecoveryCode, Secret, Unlock, Vault};
 
 use crate::config::{Config, ConfigError};
-use crate::control::{DaemonStatus, Reply, Revoked, UnlockWith};
+use crate::control::{DaemonStatus, RateStatus, Reply, Revoked, UnlockWith};
 use crate::credentials::KeyRing;
 use crate::home::Home;
 use crate::state::{Shared, Snapshot};
@@ -243,6 +243,21 @@ impl Daemon {
         let keys =
             vault.as_ref().map_or(KeyRing::Locked, |vault| KeyRing::from_vault(vault, &snapshot.config));
         self.shared.keys.store(Arc::new(keys));
+    }
+
+    /// How much of each limit on rates is used.
+    pub(crate) fn rates(&self) -> Vec<RateStatus> {
+        let rules = self.shared.snapshot.load().rules.clone();
+        let status = |subject: &Subject| {
+            let used = self.shared.rates.used(subject);
+            RateStatus {
+                subject: subject.to_string(),
+                requests_used: used.requests,
+                tokens_used: used.tokens,
+                in_flight: used.in_flight,
+            }
+        };
+        rules.rate_limits.keys().map(status).collect()
     }
 
     /// Turns the kill switch on. In force when this returns.

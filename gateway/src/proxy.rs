@@ -66,6 +66,7 @@ impl Gateway {
         let capability = authenticate(&snapshot, &request.headers, target.query, ctx.connection.is_local)?;
         ctx.facts.called_by(capability);
         ctx.facts.check_standing(&snapshot.rules, ctx.started_at)?;
+        ctx.enter_rates(capability)?;
         boundary::check_upgrade(&request.headers)?;
         let upstream = snapshot.upstreams.get(&route.provider.id).cloned().ok_or_else(|| {
             Denial::new(DenialCode::StateUnavailable, "the provider's settings are not loaded")
@@ -78,6 +79,7 @@ impl Gateway {
         // A body can take long to arrive; what was taken back in the meantime does not go on.
         ctx.facts.check_standing(&self.shared.snapshot.load().rules, now_us())?;
         let plan = admit(ctx, capability)?;
+        ctx.take_tokens()?;
         let reservation = self.shared.ledger.reserve(plan)?;
         ctx.reserved(reservation, upstream, route.upstream_target, hides_usage);
         Ok(Decision::Proxy)
@@ -108,6 +110,7 @@ impl Gateway {
         denial: &Denial,
     ) -> pingora::Result<bool> {
         ctx.answer = Answer::Refused(denial.code());
+        ctx.release_rates();
         body::drain(session).await;
         respond::refuse(session, denial, ctx.id).await?;
         Ok(true)
@@ -284,6 +287,9 @@ impl ProxyHttp for Gateway {
         if let Some(hide) = &mut ctx.hide_usage {
             *chunk = hide.pass(chunk.take(), end);
         }
+        if end {
+            ctx.leave_rates();
+        }
         Ok(None)
     }
 
@@ -296,6 +302,7 @@ impl ProxyHttp for Gateway {
         };
         ctx.answer =
             if is_caller_gone(error, ctx) { Answer::CallerGone } else { Answer::Failed(denial.code()) };
+        ctx.leave_rates();
         let status = respond::status(denial.code());
         if session.response_written().is_none() {
             session.set_keepalive(None);

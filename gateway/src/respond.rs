@@ -62,6 +62,9 @@ pub(crate) fn body(denial: &Denial, id: RequestId) -> String {
         "message": denial.message(),
         "param": null,
     });
+    for (name, value) in denial.details() {
+        error[name] = value.as_str().into();
+    }
     if let Some(hint) = denial.hint() {
         error["hint"] = hint.into();
     }
@@ -90,8 +93,11 @@ fn fields(denial: &Denial, id: RequestId) -> Vec<(&'static str, String)> {
         DenialCode::MethodNotAllowed => {
             fields.push(("allow", "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned()))
         }
-        DenialCode::Overloaded => fields.push(("retry-after", "1".to_owned())),
         _ => {}
+    }
+    let when_overloaded = (denial.code() == DenialCode::Overloaded).then_some(1);
+    if let Some(seconds) = denial.retry_after().or(when_overloaded) {
+        fields.push(("retry-after", seconds.to_string()));
     }
     fields
 }

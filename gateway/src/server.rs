@@ -432,6 +432,7 @@ fn execute(daemon: &Daemon, command: Command) -> Reply {
             done(Ok(Vec::new()))
         }
         Command::Unlock { with } => done(daemon.unlock(with).map(|()| Vec::new())),
+        Command::Rates => Reply::Rates(daemon.rates()),
         Command::Kill { reason } => done(daemon.kill(&reason).map(|()| Vec::new())),
         // What ends the daemon is done when the answer has been written.
         Command::Stop => done(Ok(Vec::new())),

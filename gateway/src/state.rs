@@ -11,6 +11,7 @@ use storage::Ledger;
 
 use crate::config::Config;
 use crate::credentials::KeyRing;
+use crate::rates::Rates;
 use crate::upstream::Upstream;
 
 /// Configuration and policy at one moment. The parts are shared between snapshots, so that one of them can be
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     snapshot_change: Mutex<()>,
     pub(crate) keys: ArcSwap<KeyRing>,
     pub(crate) ledger: Ledger,
+    pub(crate) rates: Rates,
     /// The port that callers name in `Host`.
     pub(crate) port: u16,
     /// Requests between their first phase and their settlement.
@@ -49,6 +51,7 @@ impl Shared {
             snapshot_change: Mutex::new(()),
             keys: ArcSwap::from_pointee(KeyRing::Locked),
             ledger,
+            rates: Rates::default(),
             port,
             in_flight: AtomicUsize::new(0),
             buffered_bytes: AtomicU64::new(0),

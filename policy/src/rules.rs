@@ -103,6 +103,20 @@ impl Rules {
         common.into_iter().chain(self.lineage(capability).map(|link| Subject::Capability(link.id)))
     }
 
+    /// The limits on rates that apply to a request; all must have room.
+    pub fn rate_limits_for(
+        &self,
+        capability: Option<&Capability>,
+        agent: &AgentName,
+        provider: &ProviderId,
+    ) -> Vec<(Subject, RateLimit)> {
+        if self.rate_limits.is_empty() {
+            return Vec::new();
+        }
+        let with_limit = |subject| self.rate_limits.get(&subject).map(|limit| (subject, *limit));
+        self.subjects(capability, agent, provider).filter_map(with_limit).collect()
+    }
+
     /// The budgets that apply to a request; all must have room.
     pub fn budgets_for<'a>(
         &'a self,

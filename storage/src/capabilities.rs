@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use policy::{AgentName, Capability, CapabilityId, Scope, TimestampUs};
+use policy::{AgentName, Capability, CapabilityId, RateLimit, Scope, Subject, TimestampUs};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::error::{Doing, Error};
 use crate::row::{parsed, parsed_opt, unreadable};
-use crate::rules;
 use crate::store::Store;
+use crate::{rates, rules};
 
 const COLUMNS: &str = "id, secret_hash, agent, parent_id, providers_json, models_json, routes_json, methods_json, \
      requires_unix_socket, created_at_us, expires_at_us, revoked_at_us, revoke_reason";
@@ -39,6 +39,8 @@ pub struct NewCapability {
     pub scope: Scope,
     /// When it ends; `None` is never.
     pub expires_at: Option<TimestampUs>,
+    /// How much it may do in a minute and at once.
+    pub rate: RateLimit,
 }
 
 /// Which capabilities to list. The default is all of them.
@@ -207,7 +209,7 @@ fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rus
             new.expires_at,
         ],
     )?;
-    Ok(())
+    rates::put(write, &Subject::Capability(new.id), &new.rate)
 }
 
 /// Reads every capability, ended ones included.

@@ -15,6 +15,7 @@ mod capabilities;
 mod agents;
 mod controls;
 mod rules;
+mod rates;
 mod row;
 mod ledger;
 mod fold;

@@ -71,7 +71,8 @@ fn revocation(row: &Row<'_>) -> rusqlite::Result<Revocation> {
     Ok(Revocation { at: row.get("at_us")?, reason: row.get("reason")? })
 }
 
-fn rate_limits(conn: &Connection) -> rusqlite::Result<HashMap<Subject, RateLimit>> {
+/// Every limit on rates.
+pub(crate) fn rate_limits(conn: &Connection) -> rusqlite::Result<HashMap<Subject, RateLimit>> {
     let mut statement = conn.prepare_cached("SELECT * FROM rate_limits")?;
     let rows = statement.query_map([], |row| Ok((subject(row)?, rate_limit(row)?)))?;
     rows.collect()

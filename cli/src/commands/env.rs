@@ -9,7 +9,7 @@ use policy::Scope;
 use serde_json::json;
 
 use crate::app::App;
-use crate::commands::agent::{mint, parse_agent};
+use crate::commands::agent::{Grant, mint, parse_agent};
 use crate::failure::{Exit, Failure};
 use crate::unlock;
 
@@ -65,7 +65,8 @@ impl Env {
         }
         let (address, providers) = served(app, wanted.as_ref().map(policy::ProviderId::as_str))?;
         let scope = Scope { providers: wanted.into_iter().collect(), ..Scope::default() };
-        let (token, _) = mint(app, &parse_agent(&self.agent)?, scope, Some(TTL), None)?;
+        let grant = Grant { scope, ttl: Some(TTL), ..Grant::default() };
+        let (token, _) = mint(app, &parse_agent(&self.agent)?, grant)?;
         let providers = providers.iter().filter_map(|name| config.provider(name)).map(AsRef::as_ref);
         let variables = Variables::new(providers, &address, &token.text);
         variables.note_rest(app);

@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod kill;
+pub(crate) mod ratelimit;
 pub(crate) mod vault;
 pub(crate) mod agent;
 pub(crate) mod run;
@@ -53,6 +54,9 @@ pub(crate) enum Command {
     Revoke(kill::Revoke),
     /// Serve a provider again
     Restore(kill::Restore),
+    /// Limits on requests and tokens a minute, and on requests at once
+    #[command(subcommand)]
+    Ratelimit(ratelimit::Ratelimit),
     /// Keys of providers
     #[command(subcommand)]
     Vault(vault::Vault),
@@ -97,6 +101,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Unkill => done(kill::unkill(app)),
         Command::Revoke(command) => done(command.run(app)),
         Command::Restore(command) => done(command.run(app)),
+        Command::Ratelimit(command) => done(command.run(app)),
         Command::Vault(command) => done(command.run(app)),
         Command::Agent(command) => done(command.run(app)),
         Command::Run(command) => command.run(app),

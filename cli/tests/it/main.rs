@@ -14,6 +14,7 @@ mod upstream;
 mod vault;
 mod capabilities;
 mod control;
+mod ratelimits;
 mod log;
 mod process;
 mod run;

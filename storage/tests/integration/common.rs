@@ -100,7 +100,7 @@ pub(crate) fn row(number: u64) -> RequestRow {
         first_byte_us: Some(number + 5),
         request_bytes: 100,
         response_bytes: 200,
-        output_limit: (number % 3 == 0).then_some(number),
+        output_limit: number.is_multiple_of(3).then_some(number),
     }
 }
 

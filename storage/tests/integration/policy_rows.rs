@@ -26,6 +26,7 @@ pub(crate) fn new(id: &str, agent: &str) -> NewCapability {
         parent: None,
         scope: scope(),
         expires_at: Some(1_000),
+        rate: policy::RateLimit::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use gateway::config::parse_duration;
-use policy::{AgentName, MintedToken, ModelGlob, RouteClass, Scope};
+use policy::{AgentName, Method, MintedToken, ModelGlob, RateLimit, RouteClass, Scope};
 use serde_json::json;
 use storage::{NewCapability, Store};
 
@@ -44,6 +44,8 @@ pub(crate) struct Mint {
     name: String,
     #[command(flatten)]
     scope: ScopeArgs,
+    #[command(flatten)]
+    rate: RateArgs,
     /// When the capability ends: `90m`, `24h`, `30d`
     #[arg(long, default_value = TTL_DEFAULT, value_name = "TIME")]
     ttl: String,
@@ -67,9 +69,37 @@ pub(crate) struct ScopeArgs {
     /// Only routes of this class (generate, embed, metadata, count, file, admin, mint); may be repeated
     #[arg(long = "route", value_name = "CLASS")]
     pub(crate) routes: Vec<String>,
+    /// Only this method (GET, HEAD, POST, PUT, PATCH, DELETE); may be repeated
+    #[arg(long = "method", value_name = "METHOD")]
+    pub(crate) methods: Vec<String>,
     /// Only over the Unix socket
     #[arg(long)]
     pub(crate) require_uds: bool,
+}
+
+/// How much a new capability may do in a minute and at once; shared by `agent mint` and `run`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RateArgs {
+    /// At most so many requests a minute
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rpm: Option<u32>,
+    /// At most so many tokens a minute, input and output together
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    tpm: Option<u64>,
+    /// At most so many requests at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    concurrent: Option<u32>,
+}
+
+/// A capability to be made for an agent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Grant {
+    pub(crate) scope: Scope,
+    /// How long it lasts; `None` is for ever.
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) rate: RateLimit,
+    /// What the agent is for, where it is new.
+    pub(crate) note: Option<String>,
 }
 
 impl Agent {
@@ -89,21 +119,21 @@ impl Agent {
 pub(crate) fn mint(
     app: &App,
     agent: &AgentName,
-    scope: Scope,
-    ttl: Option<Duration>,
-    note: Option<String>,
+    grant: Grant,
 ) -> Result<(MintedToken, Option<i64>), Failure> {
     let token = MintedToken::from_random(random_bytes()?, random_bytes()?);
     let now = now_us();
-    let expires_at = ttl.map(|ttl| now.saturating_add(i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX)));
+    let expires_at =
+        grant.ttl.map(|ttl| now.saturating_add(i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX)));
     let new = NewCapability {
         id: token.id,
         secret_hash: token.secret_hash,
         agent: agent.clone(),
-        agent_note: note,
+        agent_note: grant.note,
         parent: None,
-        scope,
+        scope: grant.scope,
         expires_at,
+        rate: grant.rate,
     };
     app.store()?.mint(&new, now)?;
     app.tell_daemon()?;
@@ -124,13 +154,24 @@ impl ScopeArgs {
             .routes
             .iter()
             .map(|class| class.parse::<RouteClass>().map_err(|error| usage(format!("`{class}`: {error}"))));
+        // Methods are written in capitals everywhere but on a keyboard.
+        let methods = self.methods.iter().map(|method| {
+            let parsed = method.to_ascii_uppercase().parse::<Method>();
+            parsed.map_err(|error| usage(format!("`{method}`: {error}")))
+        });
         Ok(Scope {
             providers: providers.collect::<Result<_, _>>()?,
             models: models.collect::<Result<_, _>>()?,
             routes: routes.collect::<Result<_, _>>()?,
-            methods: Vec::new(),
+            methods: methods.collect::<Result<_, _>>()?,
             requires_unix_socket: self.require_uds,
         })
+    }
+}
+
+impl RateArgs {
+    pub(crate) fn limit(&self) -> RateLimit {
+        RateLimit { requests_per_minute: self.rpm, tokens_per_minute: self.tpm, concurrent: self.concurrent }
     }
 }
 
@@ -180,7 +221,8 @@ impl Mint {
     fn run(self, app: &App) -> Result<(), Failure> {
         let agent = parse_agent(&self.name)?;
         let ttl = if self.no_expiry { None } else { Some(parse_ttl(&self.ttl)?) };
-        let (token, expires_at) = mint(app, &agent, self.scope.resolve(app)?, ttl, self.note)?;
+        let (scope, rate) = (self.scope.resolve(app)?, self.rate.limit());
+        let (token, expires_at) = mint(app, &agent, Grant { scope, ttl, rate, note: self.note })?;
         let document = json!({
             "agent": agent.as_str(), "id": token.id.as_str(), "token": token.text,
             "expires_at": expires_at.map(timestamp),

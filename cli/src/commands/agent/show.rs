@@ -1,11 +1,12 @@
 //! `agent list` and `agent show`: who may ask, and for what.
 
-use policy::{Capability, Denial, DenialCode, ModelGlob, Revocation, Rules};
+use policy::{Capability, Denial, DenialCode, ModelGlob, Revocation, Rules, Subject};
 use serde_json::{Value, json};
 use storage::{CapabilityFilter, CapabilitySummary};
 
 use super::{find_agent, parse_agent};
 use crate::app::{App, now_us};
+use crate::commands::ratelimit::limit_document;
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 
@@ -114,6 +115,7 @@ fn capability_document(summary: &CapabilitySummary, rules: &Rules, now: i64) -> 
             "methods": scope.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
             "requires_unix_socket": scope.requires_unix_socket,
         },
+        "rate": rules.rate_limits.get(&Subject::Capability(capability.id)).map(limit_document),
     })
 }
 
