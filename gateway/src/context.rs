@@ -8,7 +8,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
-use policy::{Basis, Denial, DenialCode, NanoUsd, Quote, RequestId, RouteClass, TimestampUs, Usage};
+use policy::{
+    Basis, Capability, Denial, DenialCode, NanoUsd, Quote, RequestId, RouteClass, TimestampUs, Usage,
+};
 use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 
 use crate::body::StoredBody;
@@ -19,6 +21,7 @@ use crate::cutting::Shown;
 use crate::facts::{Facts, anonymous};
 use crate::meter::{self, Meter, Metered};
 use crate::quote;
+use crate::rates::Permit;
 use crate::respond;
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;
@@ -37,6 +40,8 @@ pub(crate) struct Context {
     started: Instant,
     pub(crate) facts: Facts,
     pub(crate) body: StoredBody,
+    /// What it holds of the limits on rates.
+    permit: Option<Permit>,
     request_bytes: u64,
     /// Whether the provider has been given the whole request, so that it may bill it.
     pub(crate) is_sent: bool,
@@ -125,6 +130,7 @@ impl Context {
             started: Instant::now(),
             facts: Facts::default(),
             body: StoredBody::default(),
+            permit: None,
             request_bytes: 0,
             is_sent: false,
             stage: Stage::Received,
@@ -142,6 +148,32 @@ impl Context {
             response_bytes: 0,
             output_limit: None,
         }
+    }
+
+    /// Takes a place and a request from the limits on rates that apply; the caller and the provider must be known.
+    pub(crate) fn enter_rates(&mut self, capability: Option<&Capability>) -> Result<(), Denial> {
+        let (Some(agent), Some(provider)) = (&self.facts.agent, &self.facts.provider) else { return Ok(()) };
+        let limits = self.snapshot.rules.rate_limits_for(capability, agent, &provider.id);
+        self.permit = Permit::enter(&self.shared, &limits)?;
+        Ok(())
+    }
+
+    /// Takes the tokens that the request is taken to need from those limits; the body must have been read.
+    pub(crate) fn take_tokens(&mut self) -> Result<(), Denial> {
+        let (class, body_bytes) = (self.facts.class, self.request_bytes);
+        self.permit.as_mut().map_or(Ok(()), |permit| permit.take_tokens(class, body_bytes))
+    }
+
+    /// The caller is about to see the end of the answer and may ask again at once.
+    pub(crate) fn leave_rates(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            permit.leave();
+        }
+    }
+
+    /// The request is refused, which takes nothing from the limits on rates.
+    pub(crate) fn release_rates(&mut self) {
+        self.permit = None;
     }
 
     /// Takes from the body what decisions need.
@@ -167,6 +199,9 @@ impl Context {
         target: String,
     ) -> Result<(), Denial> {
         let covered = reservation.covered_output().filter(|_| self.is_strict());
+        if let Some(permit) = &mut self.permit {
+            permit.admit();
+        }
         self.stage = Stage::Reserved(Box::new(Reserved { reservation, upstream, target }));
         self.enter_live();
         if let Some(covered) = covered {
@@ -248,6 +283,9 @@ impl Context {
             Stage::Reserved(reserved) => {
                 let row = self.row();
                 let used = used(&row);
+                if let Some(permit) = self.permit.take() {
+                    permit.finish(row.usage.total());
+                }
                 if reserved.reservation.is_limited() && !row.is_streaming && row.basis == Basis::Reported {
                     let agent = row.agent.as_ref().unwrap_or_else(|| anonymous());
                     self.shared.lengths.add(agent, row.usage.output);
@@ -257,6 +295,7 @@ impl Context {
             }
             Stage::Received => {
                 let row = self.row();
+                self.release_rates();
                 self.shared.ledger.record_refusal(row);
             }
             Stage::Settled | Stage::Unlogged => {}
@@ -279,7 +318,7 @@ impl Context {
             path: LogText::path(&facts.path),
             model: model.map(LogText::model),
             agent: facts.agent.clone(),
-            capability: facts.capability,
+            capability: facts.capability.map(|presented| presented.id),
             transport: self.connection.transport,
             peer_pid: self.connection.peer_pid,
             peer_uid: self.connection.peer_uid,

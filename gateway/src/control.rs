@@ -31,6 +31,13 @@ pub enum Command {
         /// With what.
         with: UnlockWith,
     },
+    /// Tell how much of the limits on rates is used.
+    Rates,
+    /// Turn the kill switch on.
+    Kill {
+        /// Why.
+        reason: String,
+    },
     /// End, after running requests have had their grace period.
     Stop,
 }
@@ -58,6 +65,8 @@ pub enum Reply {
     },
     /// How the daemon is.
     Status(DaemonStatus),
+    /// What is used of each limit on rates.
+    Rates(Vec<RateStatus>),
     /// It cannot be done.
     Failed {
         /// A stable code.
@@ -80,8 +89,14 @@ pub struct DaemonStatus {
     pub address: String,
     /// The Unix socket it serves.
     pub socket: String,
-    /// `ok` or `locked`.
+    /// `ok`, `locked`, or `killed` while the kill switch is on.
     pub state: String,
+    /// Whether the keys are not loaded.
+    pub is_locked: bool,
+    /// When and why the kill switch was turned on.
+    pub killed: Option<Revoked>,
+    /// The providers that are not served.
+    pub revoked_providers: Vec<Revoked>,
     /// When it started, in microseconds since the Unix epoch.
     pub started_at_us: i64,
     /// Requests in flight.
@@ -90,6 +105,30 @@ pub struct DaemonStatus {
     pub providers: Vec<String>,
     /// Whether rows reach the database: `ok`, or what is wrong.
     pub log: String,
+}
+
+/// How much of a subject's limits on rates is used.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RateStatus {
+    /// Whose limits: `openai`, `agent:ci`.
+    pub subject: String,
+    /// Requests that have not refilled yet.
+    pub requests_used: u64,
+    /// Tokens that have not refilled yet; more than the limit is a debt.
+    pub tokens_used: u64,
+    /// Requests in flight.
+    pub in_flight: u32,
+}
+
+/// Something that its owner took back.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Revoked {
+    /// What; empty where that is said already.
+    pub name: String,
+    /// When, in microseconds since the Unix epoch.
+    pub at_us: i64,
+    /// Why.
+    pub reason: String,
 }
 
 /// Why the daemon could not be asked.
@@ -114,6 +153,8 @@ impl std::fmt::Debug for Command {
             Self::Flush => "Flush",
             Self::Lock { .. } => "Lock",
             Self::Unlock { .. } => "Unlock",
+            Self::Rates => "Rates",
+            Self::Kill { .. } => "Kill",
             Self::Stop => "Stop",
         })
     }

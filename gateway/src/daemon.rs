@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{PriceTable, ProviderId, Rules, TimestampUs};
+use policy::{PriceTable, ProviderId, Revocation, Rules, Subject, TimestampUs};
 use storage::LogState;
 use vault::{RecoveryCode, Secret, Unlock, Vault};
 
 use crate::config::{Config, ConfigError};
-use crate::control::{DaemonStatus, Reply, UnlockWith};
+use crate::control::{DaemonStatus, RateStatus, Reply, Revoked, UnlockWith};
 use crate::credentials::{KeyRing, vault_locked};
 use crate::home::Home;
 use crate::notify;
@@ -211,6 +211,27 @@ impl Daemon {
         self.shared.keys.store(Arc::new(keys));
     }
 
+    /// How much of each limit on rates is used.
+    pub(crate) fn rates(&self) -> Vec<RateStatus> {
+        let rules = self.shared.snapshot.load().rules.clone();
+        let status = |subject: &Subject| {
+            let used = self.shared.rates.used(subject);
+            RateStatus {
+                subject: subject.to_string(),
+                requests_used: used.requests,
+                tokens_used: used.tokens,
+                in_flight: used.in_flight,
+            }
+        };
+        rules.rate_limits.keys().map(status).collect()
+    }
+
+    /// Turns the kill switch on. In force when this returns.
+    pub(crate) fn kill(&self, reason: &str) -> Result<(), DaemonError> {
+        self.shared.change_rules(|store| store.kill(reason, now_us()))?;
+        Ok(())
+    }
+
     /// Waits until every row so far is in the database.
     pub(crate) fn flush(&self) -> Result<(), DaemonError> {
         Ok(self.shared.ledger.flush(FLUSH_PATIENCE)?)
@@ -224,12 +245,19 @@ impl Daemon {
         };
         providers.sort();
         let health = self.shared.ledger.health();
+        let rules = self.shared.snapshot.load().rules.clone();
+        let mut revoked_providers: Vec<Revoked> =
+            rules.revoked_providers.iter().map(|(id, revocation)| revoked(id.as_str(), revocation)).collect();
+        revoked_providers.sort_by(|a, b| a.name.cmp(&b.name));
         DaemonStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: self.place.address.clone(),
             socket: self.place.socket.display().to_string(),
-            state: if self.shared.is_locked() { "locked" } else { "ok" }.to_owned(),
+            state: self.shared.health().to_owned(),
+            is_locked: self.shared.is_locked(),
+            killed: rules.killed.as_ref().map(|revocation| revoked("", revocation)),
+            revoked_providers,
             started_at_us: self.started_at,
             in_flight: self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed),
             providers,
@@ -242,6 +270,10 @@ impl Daemon {
             },
         }
     }
+}
+
+fn revoked(name: &str, revocation: &Revocation) -> Revoked {
+    Revoked { name: name.to_owned(), at_us: revocation.at, reason: revocation.reason.clone() }
 }
 
 impl From<DaemonError> for Reply {

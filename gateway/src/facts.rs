@@ -22,10 +22,18 @@ pub(crate) struct Facts {
     /// Whether the body names further models that may answer instead.
     pub(crate) names_other_models: bool,
     pub(crate) agent: Option<AgentName>,
-    pub(crate) capability: Option<CapabilityId>,
+    pub(crate) capability: Option<Presented>,
     pub(crate) is_streaming: bool,
     /// What its body says, if it is one that decisions are taken from.
     pub(crate) body: Option<RequestFacts>,
+}
+
+/// A capability that a caller proved to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Presented {
+    pub(crate) id: CapabilityId,
+    /// Of its secret; when that is replaced, what was begun with the old one has no standing.
+    pub(crate) secret_hash: [u8; 32],
 }
 
 /// The agent to whom requests without a capability are booked, where those are served.
@@ -55,7 +63,8 @@ impl Facts {
     pub(crate) fn called_by(&mut self, capability: Option<&Capability>) {
         let agent = capability.map_or(anonymous(), |capability| &capability.agent);
         self.agent = Some(agent.clone());
-        self.capability = capability.map(|capability| capability.id);
+        self.capability =
+            capability.map(|capability| Presented { id: capability.id, secret_hash: capability.secret_hash });
     }
 
     /// Whether the rules let the request go on: nothing that it stands on was taken back or has ended. The caller and

@@ -28,6 +28,7 @@ mod facts;
 mod boundary;
 mod route;
 mod authenticate;
+mod rates;
 mod body;
 mod headers;
 mod upstream;

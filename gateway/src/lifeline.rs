@@ -18,10 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use policy::{AgentName, CapabilityId, Denial, DenialCode, ProviderId, RequestId, Rules, TimestampUs};
+use policy::{AgentName, Denial, DenialCode, ProviderId, RequestId, Rules, TimestampUs};
 use tokio::time::Instant;
 
 use crate::catalogue::Provider;
+use crate::facts::Presented;
 use crate::socket::Socket;
 
 /// How long a stream that is cut may go on to the end of its event, and a caller may take to read what is on its
@@ -35,7 +36,7 @@ const END_PATIENCE: Duration = Duration::from_millis(900);
 pub(crate) struct Running {
     pub(crate) id: RequestId,
     pub(crate) agent: AgentName,
-    pub(crate) capability: Option<CapabilityId>,
+    pub(crate) capability: Option<Presented>,
     pub(crate) provider: Arc<Provider>,
 }
 
@@ -300,19 +301,23 @@ impl fmt::Debug for Lifeline {
 /// The [`Denial`] to answer with, or to end the answer with.
 pub(crate) fn check_standing(
     rules: &Rules,
-    capability: Option<CapabilityId>,
+    capability: Option<Presented>,
     agent: &AgentName,
     provider: &ProviderId,
     now: TimestampUs,
 ) -> Result<(), Denial> {
     let gone = || Denial::new(DenialCode::RevokedCapability, "the capability was revoked");
-    let capability = capability.map(|id| rules.capabilities.get(&id).ok_or_else(gone)).transpose()?;
+    let found = |presented: Presented| {
+        let capability = rules.capabilities.get(&presented.id);
+        capability.filter(|found| found.secret_hash == presented.secret_hash).ok_or_else(gone)
+    };
+    let capability = capability.map(found).transpose()?;
     rules.check_standing(capability, agent, provider, now)
 }
 
 /// When a capability ends by itself: with the first of its line.
-pub(crate) fn end_of(rules: &Rules, capability: Option<CapabilityId>) -> Option<TimestampUs> {
-    let capability = rules.capabilities.get(&capability?)?;
+pub(crate) fn end_of(rules: &Rules, capability: Option<Presented>) -> Option<TimestampUs> {
+    let capability = rules.capabilities.get(&capability?.id)?;
     rules.lineage(Some(capability)).filter_map(|link| link.expires_at).min()
 }
 

@@ -100,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::facts::Presented;
     use crate::lifeline::Running;
 
     fn agent(name: &str) -> AgentName {
@@ -112,7 +113,7 @@ mod tests {
         Running {
             id: RequestId::from_parts(1, 2),
             agent: agent(name),
-            capability: Some(name.parse().unwrap()),
+            capability: Some(Presented { id: name.parse().unwrap(), secret_hash: [0; 32] }),
             provider: config.provider("openai").unwrap().clone(),
         }
     }

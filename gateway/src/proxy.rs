@@ -73,6 +73,7 @@ impl Gateway {
         let capability = authenticate(&snapshot, &request.headers, target.query, ctx.connection.is_local)?;
         ctx.facts.called_by(capability);
         ctx.facts.check_standing(&snapshot.rules, self.shared.ledger.now())?;
+        ctx.enter_rates(capability)?;
         boundary::check_upgrade(&request.headers)?;
         let upstream = snapshot.upstreams.get(&route.provider.id).cloned().ok_or_else(|| {
             Denial::new(DenialCode::StateUnavailable, "the provider's settings are not loaded")
@@ -85,6 +86,7 @@ impl Gateway {
         // A body can take long to arrive; what was taken back in the meantime does not go on.
         ctx.facts.check_standing(&self.shared.snapshot.load().rules, self.shared.ledger.now())?;
         let plan = admit(ctx, capability)?;
+        ctx.take_tokens()?;
         let reservation = self.reserve(plan).await?;
         ctx.reserved(reservation, upstream, route.upstream_target)?;
         Ok(Decision::Proxy)
@@ -113,7 +115,7 @@ impl Gateway {
         ctx.stage = Stage::Unlogged;
         body::drain(session).await;
         // When the caller is gone there is nobody left to tell.
-        let _ = respond::health(session, self.shared.is_locked(), ctx.id).await;
+        let _ = respond::health(session, self.shared.health(), ctx.id).await;
         Ok(Decision::Answered)
     }
 
@@ -125,6 +127,7 @@ impl Gateway {
         denial: &Denial,
     ) -> pingora::Result<bool> {
         ctx.answer = Answer::Refused(denial.code());
+        ctx.release_rates();
         body::drain(session).await;
         respond::refuse(session, denial, ctx.id, ctx.facts.wire()).await?;
         Ok(true)
@@ -307,6 +310,9 @@ impl ProxyHttp for Gateway {
             *chunk = hide.pass(chunk.take(), end);
         }
         ctx.show(session, chunk.as_ref(), end)?;
+        if end {
+            ctx.leave_rates();
+        }
         Ok(hold)
     }
 
@@ -323,6 +329,7 @@ impl ProxyHttp for Gateway {
         };
         ctx.answer =
             if is_caller_gone(error, ctx) { Answer::CallerGone } else { Answer::Failed(denial.code()) };
+        ctx.leave_rates();
         let status = respond::status(denial.code());
         if !respond::is_begun(session) {
             session.set_keepalive(None);

@@ -71,6 +71,9 @@ pub(crate) fn body(denial: &Denial, id: RequestId, wire: Option<WireFormat>) -> 
             error["details"] = quota_failure(denial);
         }
     }
+    for (name, value) in denial.details() {
+        error[name] = value.as_str().into();
+    }
     if let Some(hint) = denial.hint() {
         error["hint"] = hint.into();
     }
@@ -127,8 +130,11 @@ fn fields(denial: &Denial, id: RequestId) -> Vec<(&'static str, String)> {
         DenialCode::MethodNotAllowed => {
             fields.push(("allow", "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned()))
         }
-        DenialCode::Overloaded => fields.push(("retry-after", "1".to_owned())),
         _ => {}
+    }
+    let when_overloaded = (denial.code() == DenialCode::Overloaded).then_some(1);
+    if let Some(seconds) = denial.retry_after().or(when_overloaded) {
+        fields.push(("retry-after", seconds.to_string()));
     }
     fields
 }
@@ -160,9 +166,8 @@ pub(crate) async fn refuse(
     send(session, status(denial.code()), fields(denial, id), body(denial, id, wire)).await
 }
 
-/// The answer to a health check: that we are here and whether the keys are. It needs no capability.
-pub(crate) async fn health(session: &mut Session, is_locked: bool, id: RequestId) -> pingora::Result<()> {
-    let status = if is_locked { "locked" } else { "ok" };
+/// The answer to a health check: that we are here and whether we serve. It needs no capability.
+pub(crate) async fn health(session: &mut Session, status: &str, id: RequestId) -> pingora::Result<()> {
     let body = json!({ "name": "tokfence", "status": status }).to_string();
     send(session, 200, common_fields(id), body).await
 }

@@ -61,7 +61,9 @@ pub struct Serving {
     pub address: String,
     /// The data socket.
     pub socket: PathBuf,
-    /// Whether the keys are loaded.
+    /// `ok`, `locked`, or `killed` while the kill switch is on.
+    pub state: &'static str,
+    /// Whether the keys are not loaded.
     pub is_locked: bool,
     /// Things worth knowing about the configuration.
     pub notes: Vec<String>,
@@ -205,7 +207,8 @@ async fn run(
     let notifier = tokio::spawn(tell_warnings(daemon.clone()));
     let service = Service::start(shared.clone(), bound.data, daemon_config.threads, &limits);
     let socket = daemon_config.socket_path;
-    on_serving(&Serving { address, socket, is_locked: shared.is_locked(), notes });
+    let (state, is_locked) = (shared.health(), shared.is_locked());
+    on_serving(&Serving { address, socket, state, is_locked, notes });
     signals.wait_for_stop(&daemon, &stop).await;
 
     tracing::info!("stopping");
@@ -445,6 +448,8 @@ fn execute(daemon: &Daemon, command: Command) -> Reply {
             done(Ok(Vec::new()))
         }
         Command::Unlock { with } => done(daemon.unlock(with).map(|()| Vec::new())),
+        Command::Rates => Reply::Rates(daemon.rates()),
+        Command::Kill { reason } => done(daemon.kill(&reason).map(|()| Vec::new())),
         // What ends the daemon is done when the answer has been written.
         Command::Stop => done(Ok(Vec::new())),
     }

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::credentials::KeyRing;
 use crate::live::Live;
 use crate::quote::AnswerLengths;
+use crate::rates::Rates;
 use crate::rules_watch::RulesWatch;
 use crate::upstream::Upstream;
 
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) rules: RulesWatch,
     /// The connections that are open.
     pub(crate) live: Live,
+    pub(crate) rates: Rates,
     /// The port that callers name in `Host`.
     pub(crate) port: u16,
     /// How long answers were; what the next may need.
@@ -60,6 +62,7 @@ impl Shared {
             ledger,
             rules,
             live: Live::default(),
+            rates: Rates::default(),
             port,
             lengths: AnswerLengths::default(),
             in_flight: AtomicUsize::new(0),
@@ -96,6 +99,15 @@ impl Shared {
 
     pub(crate) fn is_locked(&self) -> bool {
         matches!(**self.keys.load(), KeyRing::Locked)
+    }
+
+    /// Whether requests are served: `ok`, `locked` without the keys, or `killed` by the owner.
+    pub(crate) fn health(&self) -> &'static str {
+        match (&self.snapshot.load().rules.killed, self.is_locked()) {
+            (Some(_), _) => "killed",
+            (None, true) => "locked",
+            (None, false) => "ok",
+        }
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Denial {
     message: Cow<'static, str>,
     hint: Option<Cow<'static, str>>,
     shortage: Option<Box<Shortage>>,
+    retry_after: Option<u32>,
+    details: Vec<(&'static str, String)>,
 }
 
 impl DenialCode {
@@ -143,7 +145,14 @@ impl fmt::Display for DenialCode {
 impl Denial {
     /// A refusal. The message must hold nothing secret: it goes to the caller and into the log.
     pub fn new(code: DenialCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), hint: None, shortage: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+            shortage: None,
+            retry_after: None,
+            details: Vec::new(),
+        }
     }
 
     /// The refusal of a request for which a budget has no room.
@@ -156,6 +165,20 @@ impl Denial {
     #[must_use]
     pub fn with_hint(self, hint: impl Into<Cow<'static, str>>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same refusal, for a request that passes after so many seconds.
+    #[must_use]
+    pub fn with_retry_after(self, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// The same refusal with a fact that a program can read. The name becomes a member of the answer's JSON, beside
+    /// `code` and `message`.
+    #[must_use]
+    pub fn with_detail(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.details.push((name, value.into()));
+        self
     }
 
     /// The stable code.
@@ -176,6 +199,16 @@ impl Denial {
     /// What to do about it.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// After how many seconds the request passes, where that is known.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.retry_after
+    }
+
+    /// Facts that a program can read, each with its name.
+    pub fn details(&self) -> &[(&'static str, String)] {
+        &self.details
     }
 }
 

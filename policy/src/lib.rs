@@ -29,7 +29,7 @@ pub use money::{InvalidAmount, NanoUsd, Overflow};
 pub use period::{InvalidPeriod, Period, Window};
 pub use price::{Price, PriceTable, PriceTableError, Rates, Resolved, Tier, TokenPrice};
 pub use quote::Quote;
-pub use rate::RateLimit;
+pub use rate::{RateBook, RateKind, RateLimit, RatePermit, RateRefusal, RateUse};
 pub use rules::{ANCESTORS_MAX, Revocation, Rules};
 pub use scope::{Capability, InvalidGlob, ModelGlob, RouteClass, Scope, UnknownRouteClass};
 pub use subject::{InvalidSubject, Subject};

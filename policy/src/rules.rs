@@ -38,6 +38,28 @@ pub struct Revocation {
 }
 
 impl Rules {
+    /// Whether a caller is served at all at `now`, whatever it asks for: nothing that it stands on was taken back or
+    /// has ended.
+    ///
+    /// # Errors
+    /// The [`Denial`] by the first rule that refuses.
+    pub fn check_caller(
+        &self,
+        capability: Option<&Capability>,
+        agent: &AgentName,
+        now: TimestampUs,
+    ) -> Result<(), Denial> {
+        for link in self.lineage(capability) {
+            link.check_lifetime(now)?;
+        }
+        if self.revoked_agents.contains_key(agent) {
+            let message = format!("the agent `{}` was revoked", agent.as_str());
+            let hint = format!("tokfence agent restore {}", agent.as_str());
+            return Err(Denial::new(DenialCode::RevokedCapability, message).with_hint(hint));
+        }
+        Ok(())
+    }
+
     /// Whether requests with this capability to this provider are served at all at `now`. Holds for requests that
     /// begin as for those that run: what is refused here is cut there.
     ///
@@ -50,14 +72,7 @@ impl Rules {
         provider: &ProviderId,
         now: TimestampUs,
     ) -> Result<(), Denial> {
-        for link in self.lineage(capability) {
-            link.check_lifetime(now)?;
-        }
-        if self.revoked_agents.contains_key(agent) {
-            let message = format!("the agent `{}` was revoked", agent.as_str());
-            let hint = format!("tokfence agent restore {}", agent.as_str());
-            return Err(Denial::new(DenialCode::RevokedCapability, message).with_hint(hint));
-        }
+        self.check_caller(capability, agent, now)?;
         if self.killed.is_some() {
             let denial = Denial::new(DenialCode::Killed, "the kill switch is on; nothing is served");
             return Err(denial.with_hint("tokfence unkill"));
@@ -86,6 +101,20 @@ impl Rules {
     ) -> impl Iterator<Item = Subject> + use<'a> {
         let common = [Subject::Global, Subject::Provider(provider.clone()), Subject::Agent(agent.clone())];
         common.into_iter().chain(self.lineage(capability).map(|link| Subject::Capability(link.id)))
+    }
+
+    /// The limits on rates that apply to a request; all must have room.
+    pub fn rate_limits_for(
+        &self,
+        capability: Option<&Capability>,
+        agent: &AgentName,
+        provider: &ProviderId,
+    ) -> Vec<(Subject, RateLimit)> {
+        if self.rate_limits.is_empty() {
+            return Vec::new();
+        }
+        let with_limit = |subject| self.rate_limits.get(&subject).map(|limit| (subject, *limit));
+        self.subjects(capability, agent, provider).filter_map(with_limit).collect()
     }
 
     /// The budgets that apply to a request; all must have room.

@@ -75,6 +75,15 @@ impl MintedToken {
     /// Makes a token from fresh random bytes: eight for the id, thirty-two for the secret.
     pub fn from_random(id: [u8; 8], secret: [u8; 32]) -> Self {
         let id = encode(u64::from_be_bytes(id).into(), ID_LEN);
+        Self::assemble(&id, secret)
+    }
+
+    /// Makes another token for a capability that exists, from fresh random bytes.
+    pub fn for_id(id: CapabilityId, secret: [u8; 32]) -> Self {
+        Self::assemble(id.as_str(), secret)
+    }
+
+    fn assemble(id: &str, secret: [u8; 32]) -> Self {
         let (high, low) = secret.split_at(16);
         let half = |bytes: &[u8]| u128::from_be_bytes(bytes.try_into().expect("half of 32 bytes"));
         // 62^22 > 2^128 > 62^21: the second half is cut to 21 digits, which leaves more than 250 random bits.

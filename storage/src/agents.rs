@@ -1,8 +1,9 @@
 //! Agents: the names that capabilities stand for and to which requests are booked.
 
-use policy::{AgentName, NanoUsd, TimestampUs};
-use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
+use policy::{AgentName, NanoUsd, Revocation, TimestampUs};
+use rusqlite::{OptionalExtension, Row};
 
+use crate::capabilities::ENDED;
 use crate::error::{Doing, Error};
 use crate::row::{parsed, unsigned};
 use crate::store::Store;
@@ -19,8 +20,10 @@ pub struct AgentSummary {
     pub note: Option<String>,
     /// Capabilities ever minted for it.
     pub capabilities: u64,
-    /// Capabilities neither revoked nor expired.
+    /// Capabilities in force: neither they nor an ancestor nor the agent is revoked, and none has expired.
     pub capabilities_active: u64,
+    /// When the agent was revoked, and why.
+    pub revoked: Option<Revocation>,
     /// When its last admitted request began.
     pub last_used_at: Option<TimestampUs>,
     /// Requests, refused ones included.
@@ -38,40 +41,38 @@ impl Store {
     /// SQLite's failure, or [`Error::Overflow`].
     pub fn agents(&self, now: TimestampUs) -> Result<Vec<AgentSummary>, Error> {
         let doing = "list agents";
-        let sql = "
-            WITH used AS (
+        let sql = format!(
+            "WITH RECURSIVE {ENDED},
+            used AS (
                 SELECT agent, sum(repeats) AS requests, coalesce(sum(cost_nano_usd), 0) AS spent_nano_usd,
                        count(*) FILTER (WHERE cost_nano_usd IS NULL AND outcome <> 'refused') AS unpriced,
                        max(started_at_us) FILTER (WHERE outcome <> 'refused') AS last_used_at_us
                 FROM requests GROUP BY agent),
             minted AS (
                 SELECT agent, count(*) AS capabilities,
-                       count(*) FILTER (WHERE revoked_at_us IS NULL
-                                        AND (expires_at_us IS NULL OR expires_at_us > ?1)) AS active
+                       count(*) FILTER (WHERE id NOT IN (SELECT id FROM ended)) AS active
                 FROM capabilities GROUP BY agent)
             SELECT name, created_at_us, note, coalesce(capabilities, 0) AS capabilities,
                    coalesce(active, 0) AS active, last_used_at_us, coalesce(requests, 0) AS requests,
-                   coalesce(spent_nano_usd, 0) AS spent_nano_usd, coalesce(unpriced, 0) AS unpriced
+                   coalesce(spent_nano_usd, 0) AS spent_nano_usd, coalesce(unpriced, 0) AS unpriced,
+                   revoked_at_us, coalesce(revoke_reason, '') AS revoke_reason
             FROM agents LEFT JOIN minted ON minted.agent = name LEFT JOIN used ON used.agent = name
-            ORDER BY name";
-        let mut statement = self.conn.prepare_cached(sql).doing(doing)?;
+            ORDER BY name"
+        );
+        let mut statement = self.conn.prepare_cached(&sql).doing(doing)?;
         let rows = statement.query_map([now], from_row).doing(doing)?;
         rows.collect::<rusqlite::Result<_>>().doing(doing)
     }
 
-    /// Revokes every capability of an agent that is not revoked yet. Answers how many.
+    /// The names of all agents.
     ///
     /// # Errors
-    /// [`Error::NoSuchAgent`], or SQLite's failure.
-    pub fn revoke_agent(&mut self, name: &AgentName, reason: &str, now: TimestampUs) -> Result<u64, Error> {
-        let doing = "revoke an agent";
-        self.require_agent(name)?;
-        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        let sql = "UPDATE capabilities SET revoked_at_us = ?2, revoke_reason = ?3
-                   WHERE agent = ?1 AND revoked_at_us IS NULL";
-        let revoked = write.execute(sql, params![name.as_str(), now, reason]).doing(doing)?;
-        write.commit().doing(doing)?;
-        Ok(u64::try_from(revoked).unwrap_or(u64::MAX))
+    /// SQLite's failure.
+    pub fn agent_names(&self) -> Result<Vec<AgentName>, Error> {
+        let doing = "list agents";
+        let mut statement = self.conn.prepare_cached("SELECT name FROM agents ORDER BY name").doing(doing)?;
+        let names = statement.query_map([], |row| parsed(row, "name")).doing(doing)?;
+        names.collect::<rusqlite::Result<_>>().doing(doing)
     }
 
     /// Agents are never deleted, so one that is found stays.
@@ -92,6 +93,10 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<AgentSummary> {
         note: row.get("note")?,
         capabilities: unsigned(row, "capabilities")?,
         capabilities_active: unsigned(row, "active")?,
+        revoked: row
+            .get::<_, Option<TimestampUs>>("revoked_at_us")?
+            .map(|at| Ok::<_, rusqlite::Error>(Revocation { at, reason: row.get("revoke_reason")? }))
+            .transpose()?,
         last_used_at: row.get("last_used_at_us")?,
         requests: unsigned(row, "requests")?,
         spent: NanoUsd::from_nanos(row.get("spent_nano_usd")?),

@@ -2,15 +2,25 @@
 
 use std::collections::HashMap;
 
-use policy::{AgentName, Capability, CapabilityId, Scope, TimestampUs};
+use policy::{AgentName, Capability, CapabilityId, RateLimit, Scope, Subject, TimestampUs};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::error::{Doing, Error};
 use crate::row::{parsed, parsed_opt, unreadable};
 use crate::store::Store;
+use crate::{rates, rules};
 
 const COLUMNS: &str = "id, secret_hash, agent, parent_id, providers_json, models_json, routes_json, methods_json, \
      requires_unix_socket, created_at_us, expires_at_us, revoked_at_us, revoke_reason";
+
+/// The capabilities that are not in force at the instant `?1`, as a table `ended` of a recursive query: their own
+/// time is over, their agent is revoked, or what they were made from is not in force.
+pub(crate) const ENDED: &str = "ended (id) AS (
+                SELECT id FROM capabilities
+                WHERE revoked_at_us IS NOT NULL OR expires_at_us <= ?1
+                   OR agent IN (SELECT name FROM agents WHERE revoked_at_us IS NOT NULL)
+                UNION
+                SELECT capabilities.id FROM capabilities JOIN ended ON parent_id = ended.id)";
 
 /// A capability to be minted. The token itself stays with the caller; only its hash comes here.
 #[derive(Clone, Debug)]
@@ -29,6 +39,8 @@ pub struct NewCapability {
     pub scope: Scope,
     /// When it ends; `None` is never.
     pub expires_at: Option<TimestampUs>,
+    /// How much it may do in a minute and at once.
+    pub rate: RateLimit,
 }
 
 /// Which capabilities to list. The default is all of them.
@@ -36,7 +48,7 @@ pub struct NewCapability {
 pub struct CapabilityFilter {
     /// Only those of this agent, which must exist.
     pub agent: Option<AgentName>,
-    /// Only those neither revoked nor expired at this instant.
+    /// Only those in force at this instant: neither they nor an ancestor nor the agent is revoked or has expired.
     pub active_at: Option<TimestampUs>,
 }
 
@@ -55,7 +67,8 @@ impl Store {
     /// Stores a new capability, and its agent if that is new.
     ///
     /// # Errors
-    /// [`Error::CapabilityExists`], [`Error::ExpiresTooEarly`], or SQLite's failure; nothing is stored then.
+    /// [`Error::CapabilityExists`], [`Error::ExpiresTooEarly`], [`Error::AgentRevoked`], or SQLite's failure; nothing
+    /// is stored then.
     pub fn mint(&mut self, new: &NewCapability, now: TimestampUs) -> Result<(), Error> {
         let doing = "mint a capability";
         if new.expires_at.is_some_and(|end| end <= now) {
@@ -72,6 +85,9 @@ impl Store {
             .doing(doing)?;
         if taken.is_some() {
             return Err(Error::CapabilityExists { id: new.id });
+        }
+        if rules::revoked_agents(&write).doing(doing)?.contains_key(&new.agent) {
+            return Err(Error::AgentRevoked { name: new.agent.clone() });
         }
         insert(&write, new, now).doing(doing)?;
         write.commit().doing(doing)
@@ -104,6 +120,40 @@ impl Store {
         Ok(revoked == 1)
     }
 
+    /// Gives a capability another secret; its scope, its end and its limits stay. What was made from it belongs to
+    /// whoever had the old secret, and is revoked. Answers how many capabilities those were.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchCapability`], [`Error::CapabilityEnded`] when it is not in force at `now`, or SQLite's failure.
+    pub fn rotate_capability(
+        &mut self,
+        id: CapabilityId,
+        secret_hash: [u8; 32],
+        now: TimestampUs,
+    ) -> Result<usize, Error> {
+        let doing = "rotate a capability";
+        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let sql = format!(
+            "WITH RECURSIVE {ENDED} SELECT ?2 IN (SELECT id FROM ended) FROM capabilities WHERE id = ?2"
+        );
+        let is_ended = write.query_row(&sql, params![now, id.as_str()], |row| row.get(0)).optional();
+        match is_ended.doing(doing)? {
+            None => return Err(Error::NoSuchCapability { id }),
+            Some(true) => return Err(Error::CapabilityEnded { id }),
+            Some(false) => {}
+        }
+        let sql = "UPDATE capabilities SET secret_hash = ?2 WHERE id = ?1";
+        write.execute(sql, params![id.as_str(), secret_hash]).doing(doing)?;
+        let sql = "WITH RECURSIVE made (id) AS (
+                       SELECT id FROM capabilities WHERE parent_id = ?1
+                       UNION SELECT capabilities.id FROM capabilities JOIN made ON parent_id = made.id)
+                   UPDATE capabilities SET revoked_at_us = ?2, revoke_reason = 'its parent was rotated'
+                   WHERE id IN (SELECT id FROM made) AND revoked_at_us IS NULL";
+        let revoked = write.execute(sql, params![id.as_str(), now]).doing(doing)?;
+        write.commit().doing(doing)?;
+        Ok(revoked)
+    }
+
     /// Lists capabilities, newest first.
     ///
     /// # Errors
@@ -114,16 +164,16 @@ impl Store {
             self.require_agent(name)?;
         }
         let sql = format!(
-            "SELECT {COLUMNS}, (SELECT started_at_us FROM requests
+            "WITH RECURSIVE {ENDED}
+             SELECT {COLUMNS}, (SELECT started_at_us FROM requests
                                 WHERE capability_id = capabilities.id AND outcome <> 'refused'
                                 ORDER BY started_at_us DESC LIMIT 1) AS last_used_at_us
              FROM capabilities
-             WHERE (?1 IS NULL OR agent = ?1)
-               AND (?2 IS NULL OR revoked_at_us IS NULL AND (expires_at_us IS NULL OR expires_at_us > ?2))
+             WHERE (?2 IS NULL OR agent = ?2) AND (?1 IS NULL OR id NOT IN (SELECT id FROM ended))
              ORDER BY created_at_us DESC, id"
         );
         let mut statement = self.conn.prepare_cached(&sql).doing(doing)?;
-        let wanted = params![filter.agent.as_ref().map(AgentName::as_str), filter.active_at];
+        let wanted = params![filter.active_at, filter.agent.as_ref().map(AgentName::as_str)];
         let rows = statement.query_map(wanted, |row| {
             Ok(CapabilitySummary {
                 capability: from_row(row)?,
@@ -159,7 +209,7 @@ fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rus
             new.expires_at,
         ],
     )?;
-    Ok(())
+    rates::put(write, &Subject::Capability(new.id), &new.rate)
 }
 
 /// Reads every capability, ended ones included.

@@ -97,6 +97,18 @@ pub enum Error {
         /// The id of the new capability.
         id: CapabilityId,
     },
+    /// A capability that is not in force was to be changed.
+    #[error("the capability `{id}` has ended")]
+    CapabilityEnded {
+        /// The id asked for.
+        id: CapabilityId,
+    },
+    /// An agent that is revoked was to get a capability.
+    #[error("the agent `{name}` is revoked")]
+    AgentRevoked {
+        /// Its name.
+        name: AgentName,
+    },
     /// No request in the log has an id that begins like this.
     #[error("there is no request `{prefix}` in the log")]
     NoSuchRequest {
@@ -183,6 +195,8 @@ impl Error {
             Self::NoSuchCapability { .. } => "no_such_capability",
             Self::CapabilityExists { .. } => "capability_exists",
             Self::ExpiresTooEarly { .. } => "expires_too_early",
+            Self::CapabilityEnded { .. } => "capability_ended",
+            Self::AgentRevoked { .. } => "agent_revoked",
             Self::NoSuchRequest { .. } => "no_such_request",
             Self::AmbiguousRequest { .. } => "ambiguous_request",
             Self::Overflow { .. } => "overflow",
@@ -208,6 +222,8 @@ impl Error {
                 "`tokfence agent list` shows what there is"
             }
             Self::CapabilityExists { .. } => "mint again: the id is chosen at random",
+            Self::CapabilityEnded { .. } => "`tokfence agent mint` makes a new one",
+            Self::AgentRevoked { name } => return Some(format!("tokfence agent restore {name}")),
             Self::NoSuchRequest { .. } => "`tokfence log` shows recent requests with their ids",
             Self::AmbiguousRequest { .. } => "give more characters of the id",
             Self::Overflow { .. } => "ask for a shorter period",

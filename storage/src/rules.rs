@@ -46,18 +46,21 @@ fn rules(conn: &Connection) -> rusqlite::Result<Rules> {
     })
 }
 
-fn killed(conn: &Connection) -> rusqlite::Result<Option<Revocation>> {
+/// Whether the kill switch is on.
+pub(crate) fn killed(conn: &Connection) -> rusqlite::Result<Option<Revocation>> {
     let sql = "SELECT killed_at_us AS at_us, reason FROM kill_switch";
     conn.prepare_cached(sql)?.query_row([], revocation).optional()
 }
 
-fn revoked_providers(conn: &Connection) -> rusqlite::Result<HashMap<ProviderId, Revocation>> {
+/// The providers that are revoked.
+pub(crate) fn revoked_providers(conn: &Connection) -> rusqlite::Result<HashMap<ProviderId, Revocation>> {
     let sql = "SELECT provider, revoked_at_us AS at_us, reason FROM revoked_providers";
     let mut statement = conn.prepare_cached(sql)?;
     statement.query_map([], |row| Ok((parsed(row, "provider")?, revocation(row)?)))?.collect()
 }
 
-fn revoked_agents(conn: &Connection) -> rusqlite::Result<HashMap<AgentName, Revocation>> {
+/// The agents that are revoked.
+pub(crate) fn revoked_agents(conn: &Connection) -> rusqlite::Result<HashMap<AgentName, Revocation>> {
     let sql = "SELECT name, revoked_at_us AS at_us, coalesce(revoke_reason, '') AS reason
                FROM agents WHERE revoked_at_us IS NOT NULL";
     let mut statement = conn.prepare_cached(sql)?;
@@ -68,7 +71,8 @@ fn revocation(row: &Row<'_>) -> rusqlite::Result<Revocation> {
     Ok(Revocation { at: row.get("at_us")?, reason: row.get("reason")? })
 }
 
-fn rate_limits(conn: &Connection) -> rusqlite::Result<HashMap<Subject, RateLimit>> {
+/// Every limit on rates.
+pub(crate) fn rate_limits(conn: &Connection) -> rusqlite::Result<HashMap<Subject, RateLimit>> {
     let mut statement = conn.prepare_cached("SELECT * FROM rate_limits")?;
     let rows = statement.query_map([], |row| Ok((subject(row)?, rate_limit(row)?)))?;
     rows.collect()

@@ -9,7 +9,7 @@ use policy::Scope;
 use serde_json::json;
 
 use crate::app::App;
-use crate::commands::agent::{mint, parse_agent};
+use crate::commands::agent::{Grant, mint, parse_agent};
 use crate::failure::{Exit, Failure};
 use crate::unlock;
 
@@ -65,7 +65,8 @@ impl Env {
         }
         let (address, providers) = served(app, wanted.as_ref().map(policy::ProviderId::as_str))?;
         let scope = Scope { providers: wanted.into_iter().collect(), ..Scope::default() };
-        let (token, _) = mint(app, &parse_agent(&self.agent)?, scope, Some(TTL), None)?;
+        let grant = Grant { scope, ttl: Some(TTL), ..Grant::default() };
+        let (token, _) = mint(app, &parse_agent(&self.agent)?, grant)?;
         let providers = providers.iter().filter_map(|name| config.provider(name)).map(AsRef::as_ref);
         let variables = Variables::new(providers, &address, &token.text);
         variables.note_rest(app);
@@ -81,10 +82,14 @@ impl Env {
 /// The address of the running gateway, and the providers it serves: those with a key, or the one asked for.
 pub(crate) fn served(app: &App, wanted: Option<&str>) -> Result<(String, Vec<String>), Failure> {
     let status = app.daemon_status()?;
+    if status.state == "killed" {
+        let message = "the kill switch is on; nothing is served";
+        return Err(Failure::new(Exit::Failed, "killed", message).with_hint("tokfence unkill"));
+    }
     if let Some(name) = wanted {
         return Ok((status.address, vec![name.to_owned()]));
     }
-    if status.state == "locked" {
+    if status.is_locked {
         return Err(Failure::new(Exit::Locked, "vault_locked", "the gateway has no keys")
             .with_hint(unlock::way_to_keys(app)));
     }

@@ -5,6 +5,8 @@ pub(crate) mod init;
 pub(crate) mod doctor;
 pub(crate) mod start;
 pub(crate) mod stop;
+pub(crate) mod kill;
+pub(crate) mod ratelimit;
 pub(crate) mod vault;
 pub(crate) mod agent;
 pub(crate) mod budget;
@@ -45,6 +47,17 @@ pub(crate) enum Command {
     Lock(stop::Lock),
     /// Give a running gateway the keys
     Unlock(start::Unlock),
+    /// Serve nothing from now on, and cut what runs; works with the gateway down and outlives it
+    Kill(kill::Kill),
+    /// Serve again what was served before `kill`
+    Unkill,
+    /// Serve a provider no more
+    Revoke(kill::Revoke),
+    /// Serve a provider again
+    Restore(kill::Restore),
+    /// Limits on requests and tokens a minute, and on requests at once
+    #[command(subcommand)]
+    Ratelimit(ratelimit::Ratelimit),
     /// Keys of providers
     #[command(subcommand)]
     Vault(vault::Vault),
@@ -88,6 +101,11 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Status => stop::status(app),
         Command::Lock(command) => done(command.run(app)),
         Command::Unlock(command) => done(command.run(app)),
+        Command::Kill(command) => done(command.run(app)),
+        Command::Unkill => done(kill::unkill(app)),
+        Command::Revoke(command) => done(command.run(app)),
+        Command::Restore(command) => done(command.run(app)),
+        Command::Ratelimit(command) => done(command.run(app)),
         Command::Vault(command) => done(command.run(app)),
         Command::Agent(command) => done(command.run(app)),
         Command::Budget(command) => done(command.run(app)),

@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 use storage::{LogFilter, LogOrder, LoggedRequest, Store};
 
 use crate::app::{App, now_us};
-use crate::commands::agent::{ScopeArgs, mint, parse_agent, parse_ttl};
+use crate::commands::agent::{Grant, RateArgs, ScopeArgs, mint, parse_agent, parse_ttl};
 use crate::commands::env::{Variables, served};
 use crate::failure::{Exit, Failure};
 
@@ -28,6 +28,8 @@ pub(crate) struct Run {
     agent: Option<String>,
     #[command(flatten)]
     scope: ScopeArgs,
+    #[command(flatten)]
+    rate: RateArgs,
     /// When the capability ends even if the command still runs
     #[arg(long, default_value = "24h", value_name = "TIME")]
     ttl: String,
@@ -51,7 +53,8 @@ impl Run {
         // Before there is a capability: from here on no signal ends us before it is revoked.
         let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
             .map_err(|error| Failure::failed("watch for signals", &error))?;
-        let (token, _) = mint(app, &agent, scope, Some(ttl), None)?;
+        let grant = Grant { scope, ttl: Some(ttl), rate: self.rate.limit(), note: None };
+        let (token, _) = mint(app, &agent, grant)?;
         let variables = Variables::new(providers, &address, &token.text);
         variables.note_rest(app);
         let outcome = self.run_child(&config, &variables, signals);

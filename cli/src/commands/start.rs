@@ -121,6 +121,9 @@ pub(crate) fn start_detached(app: &App, source: Option<&Source>) -> Result<(), F
             if text("state") == "locked" { format!("; {}", unlock::way_to_keys(app)) } else { String::new() };
         format!("serving http://{} (process {}){keys}", text("address"), document["pid"])
     });
+    if text("state") == "killed" {
+        app.output.warn(KILLED);
+    }
     for note in document["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         app.output.note(note);
     }
@@ -150,6 +153,9 @@ fn end_for_its_silence(mut child: Child, patience: Duration) -> Failure {
     let message = format!("the daemon did not serve within {} seconds and was ended", patience.as_secs());
     Failure::new(Exit::Failed, "start_timeout", message).with_hint("`tokfence start` shows what it waits for")
 }
+
+/// What is said where a gateway starts that was killed before.
+const KILLED: &str = "the kill switch is on; nothing is served until `tokfence unkill`";
 
 fn spawn(app: &App, source: Option<&Source>) -> Result<Child, Failure> {
     let program = std::env::current_exe().map_err(|error| Failure::failed("find this program", &error))?;
@@ -193,7 +199,7 @@ fn announce(app: &App, serving: &Serving, is_background: bool) {
         "address": serving.address,
         "socket": serving.socket.display().to_string(),
         "pid": std::process::id(),
-        "state": if serving.is_locked { "locked" } else { "ok" },
+        "state": serving.state,
         "notes": serving.notes,
     });
     if is_background {
@@ -203,6 +209,9 @@ fn announce(app: &App, serving: &Serving, is_background: bool) {
     app.output.line(&document, || format!("serving http://{}", serving.address));
     if serving.is_locked {
         app.output.note(unlock::way_to_keys(app));
+    }
+    if serving.state == "killed" {
+        app.output.warn(KILLED);
     }
     serving.notes.iter().for_each(|note| app.output.note(note));
 }

@@ -9,6 +9,7 @@ use gateway::control::{Command, DaemonStatus};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::commands::kill::TakenBack;
 use crate::commands::start::start_detached;
 use crate::failure::{Exit, Failure};
 use crate::unlock;
@@ -85,7 +86,14 @@ pub(crate) fn status(app: &App) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Err(failure) if failure.exit == Exit::NotRunning => {
-            app.output.data(&json!({ "running": false }), || "not running".to_owned());
+            let taken_back = TakenBack::on_disk(app);
+            let document = json!({
+                "running": false,
+                "killed": taken_back.killed_document(),
+                "revoked_providers": taken_back.providers_document(),
+            });
+            app.output
+                .data(&document, || [vec!["not running".to_owned()], taken_back.lines()].concat().join("\n"));
             app.output.note("start it with `tokfence start -d`");
             Ok(ExitCode::from(Exit::NotRunning as u8))
         }
@@ -94,6 +102,7 @@ pub(crate) fn status(app: &App) -> Result<ExitCode, Failure> {
 }
 
 fn document(status: &DaemonStatus) -> Value {
+    let taken_back = TakenBack::of_daemon(status);
     json!({
         "running": true,
         "pid": status.pid,
@@ -103,18 +112,20 @@ fn document(status: &DaemonStatus) -> Value {
         "state": status.state,
         "started_at": timestamp(status.started_at_us),
         "in_flight": status.in_flight,
+        "killed": taken_back.killed_document(),
+        "revoked_providers": taken_back.providers_document(),
         "providers": status.providers,
         "log": status.log,
     })
 }
 
 fn describe(status: &DaemonStatus, way_to_keys: &str) -> String {
-    let keys = match status.state.as_str() {
-        "locked" => way_to_keys.to_owned(),
-        _ if status.providers.is_empty() => "none (tokfence vault add PROVIDER)".to_owned(),
-        _ => status.providers.join(", "),
+    let keys = match status.providers.as_slice() {
+        _ if status.is_locked => way_to_keys.to_owned(),
+        [] => "none (tokfence vault add PROVIDER)".to_owned(),
+        providers => providers.join(", "),
     };
-    [
+    let lines = vec![
         format!("running    process {}, version {}", status.pid, status.version),
         format!("address    http://{}", status.address),
         format!("socket     {}", status.socket),
@@ -122,8 +133,8 @@ fn describe(status: &DaemonStatus, way_to_keys: &str) -> String {
         format!("in flight  {}", status.in_flight),
         format!("log        {}", status.log),
         format!("since      {}", timestamp(status.started_at_us)),
-    ]
-    .join("\n")
+    ];
+    [lines, TakenBack::of_daemon(status).lines()].concat().join("\n")
 }
 
 /// An instant as people and programs read it: RFC 3339, in UTC.

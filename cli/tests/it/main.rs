@@ -15,6 +15,8 @@ mod upstream;
 mod vault;
 mod capabilities;
 mod cutting;
+mod control;
+mod ratelimits;
 mod log;
 mod process;
 mod run;

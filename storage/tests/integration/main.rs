@@ -4,6 +4,8 @@
 
 mod common;
 mod policy_rows;
+mod controls;
+mod rates;
 mod log;
 mod writer;
 mod ledger;

@@ -15,7 +15,7 @@ fn scope() -> Scope {
     }
 }
 
-fn new(id: &str, agent: &str) -> NewCapability {
+pub(crate) fn new(id: &str, agent: &str) -> NewCapability {
     let mut secret_hash = [0; 32];
     secret_hash[..8].copy_from_slice(id.as_bytes());
     NewCapability {
@@ -26,10 +26,11 @@ fn new(id: &str, agent: &str) -> NewCapability {
         parent: None,
         scope: scope(),
         expires_at: Some(1_000),
+        rate: policy::RateLimit::default(),
     }
 }
 
-fn loaded(store: &Store) -> Vec<Capability> {
+pub(crate) fn loaded(store: &Store) -> Vec<Capability> {
     let mut all: Vec<_> = store.load_policy().unwrap().rules.capabilities.into_values().collect();
     all.sort_by_key(|capability| capability.id);
     all
@@ -83,13 +84,11 @@ fn revoking_is_once_and_for_good() {
     let id = "aaaaaaaa".parse().unwrap();
     assert!(store.revoke_capability(id, "leaked", 20).unwrap());
     assert!(!store.revoke_capability(id, "again", 30).unwrap());
-    assert_eq!(store.revoke_agent(&"ci".parse().unwrap(), "gone", 40).unwrap(), 2);
-    assert_eq!(store.revoke_agent(&"ci".parse().unwrap(), "gone", 50).unwrap(), 0);
     let revoked: Vec<_> = loaded(&store).iter().map(|capability| capability.revoked_at).collect();
-    assert_eq!(revoked, [Some(20), Some(40), Some(40), None]);
+    assert_eq!(revoked, [Some(20), None, None, None]);
     let listed = store.capabilities(&CapabilityFilter::default()).unwrap();
     let reasons: Vec<_> = listed.iter().map(|listed| listed.revoke_reason.as_deref()).collect();
-    assert_eq!(reasons, [Some("leaked"), Some("gone"), Some("gone"), None]);
+    assert_eq!(reasons, [Some("leaked"), None, None, None]);
 }
 
 #[test]
@@ -99,6 +98,7 @@ fn unknown_names_are_errors_of_their_own() {
     let (id, name) = ("aaaaaaaa".parse().unwrap(), "nobody".parse().unwrap());
     assert!(matches!(store.revoke_capability(id, "", 1), Err(Error::NoSuchCapability { .. })));
     assert!(matches!(store.revoke_agent(&name, "", 1), Err(Error::NoSuchAgent { .. })));
+    assert!(matches!(store.restore_agent(&name), Err(Error::NoSuchAgent { .. })));
     let filter = CapabilityFilter { agent: Some(name), active_at: None };
     assert!(matches!(store.capabilities(&filter), Err(Error::NoSuchAgent { .. })));
     assert_eq!(store.policy_epoch().unwrap(), 0, "nothing was written");
@@ -151,8 +151,13 @@ fn the_epoch_moves_with_policy_and_not_with_the_log() {
     assert!(moved(), "revoke a capability");
     other.mint(&new("bbbbbbbb", "ci"), 10).unwrap();
     assert!(moved(), "mint for an agent that exists");
-    other.revoke_agent(&"ci".parse().unwrap(), "", 20).unwrap();
+    let ci = "ci".parse().unwrap();
+    other.revoke_agent(&ci, "", 20).unwrap();
     assert!(moved(), "revoke an agent");
+    other.restore_agent(&ci).unwrap();
+    assert!(moved(), "restore an agent");
+    other.rotate_capability("bbbbbbbb".parse().unwrap(), [5; 32], 30).unwrap();
+    assert!(moved(), "rotate a capability");
     assert_eq!(reader.load_policy().unwrap().epoch, reader.policy_epoch().unwrap());
 
     let before_log = reader.data_version().unwrap();

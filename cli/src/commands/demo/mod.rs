@@ -17,7 +17,7 @@ use storage::LogFilter;
 use vault::{Entry, EntryKind, KdfCost, NewEntry, NewSlot, Secret, Vault};
 
 use crate::app::{App, now_us};
-use crate::commands::agent::mint;
+use crate::commands::agent::{Grant, mint};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
@@ -108,7 +108,8 @@ impl Stage {
             models: vec!["gpt-4o*".parse().map_err(|_| Failure::usage("glob"))?],
             ..Scope::default()
         };
-        let (token, _) = mint(&self.app, &agent, scope, Some(Duration::from_secs(600)), None)?;
+        let grant = Grant { scope, ttl: Some(Duration::from_secs(600)), ..Grant::default() };
+        let (token, _) = mint(&self.app, &agent, grant)?;
         let mut steps = vec![Step {
             name: "set_up",
             title: "A gateway with one key in its vault, and an agent with a capability".to_owned(),

@@ -39,8 +39,11 @@ fn judge(status: &DaemonStatus) -> Check {
         return Check::fail("daemon", format!("requests do not reach the log: {}", status.log))
             .with_hint("see to the database; requests are refused while this lasts");
     }
-    if status.state == "locked" {
+    if status.is_locked {
         return Check::warn("daemon", "running, but the vault is locked").with_hint("tokfence unlock");
+    }
+    if status.state == "killed" {
+        return Check::warn("daemon", "running, but the kill switch is on").with_hint("tokfence unkill");
     }
     let ours = env!("CARGO_PKG_VERSION");
     if status.version != ours {
@@ -175,6 +178,9 @@ mod tests {
             address: "127.0.0.1:9471".to_owned(),
             socket: "/nowhere/tokfence.sock".to_owned(),
             state: "ok".to_owned(),
+            is_locked: false,
+            killed: None,
+            revoked_providers: Vec::new(),
             started_at_us: 0,
             in_flight: 0,
             providers: Vec::new(),
@@ -191,8 +197,10 @@ mod tests {
     #[test]
     fn a_daemon_is_judged_by_what_it_says() {
         check_status(status(), Verdict::Ok, None);
-        let locked = DaemonStatus { state: "locked".to_owned(), ..status() };
+        let locked = DaemonStatus { state: "locked".to_owned(), is_locked: true, ..status() };
         check_status(locked, Verdict::Warn, Some("tokfence unlock"));
+        let killed = DaemonStatus { state: "killed".to_owned(), ..status() };
+        check_status(killed, Verdict::Warn, Some("tokfence unkill"));
         let other = DaemonStatus { version: "0.0.0".to_owned(), ..status() };
         check_status(other, Verdict::Warn, Some("tokfence restart"));
         let failing = DaemonStatus { log: "the disk is full".to_owned(), ..status() };

@@ -106,7 +106,7 @@ fn built_in(id: &ProviderId) -> Option<Entry> {
 
 impl Keys {
     fn of_daemon(app: &App) -> Self {
-        let status = app.daemon_status().ok().filter(|status| status.state != "locked");
+        let status = app.daemon_status().ok().filter(|status| !status.is_locked);
         Self(status.map(|status| status.providers.into_iter().collect()))
     }
 

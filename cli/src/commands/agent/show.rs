@@ -1,0 +1,145 @@
+//! `agent list` and `agent show`: who may ask, and for what.
+
+use policy::{Capability, Denial, DenialCode, ModelGlob, Revocation, Rules, Subject};
+use serde_json::{Value, json};
+use storage::{CapabilityFilter, CapabilitySummary};
+
+use super::{find_agent, parse_agent};
+use crate::app::{App, now_us};
+use crate::commands::ratelimit::limit_document;
+use crate::commands::stop::timestamp;
+use crate::failure::Failure;
+
+pub(super) fn list(app: &App) -> Result<(), Failure> {
+    app.flush_log();
+    let agents = app.store()?.agents(now_us())?;
+    let document = json!({ "agents": agents.iter().map(|agent| json!({
+        "name": agent.name.as_str(),
+        "note": agent.note,
+        "created_at": timestamp(agent.created_at),
+        "revoked_at": agent.revoked.as_ref().map(|revoked| timestamp(revoked.at)),
+        "revoke_reason": agent.revoked.as_ref().map(|revoked| &revoked.reason),
+        "capabilities": agent.capabilities,
+        "capabilities_active": agent.capabilities_active,
+        "last_used_at": agent.last_used_at.map(timestamp),
+        "requests": agent.requests,
+        "spent_usd": agent.spent.to_string(),
+        "unpriced": agent.unpriced,
+    })).collect::<Vec<_>>() });
+    app.output.data(&document, || {
+        let rows = agents.iter().map(|agent| {
+            let active = || agent.capabilities_active.to_string();
+            vec![
+                agent.name.to_string(),
+                agent.revoked.as_ref().map_or_else(active, |_| "revoked".to_owned()),
+                agent.requests.to_string(),
+                format!("${}", agent.spent),
+                agent.last_used_at.map_or("never".to_owned(), timestamp),
+                agent.note.clone().unwrap_or_default(),
+            ]
+        });
+        let headers = ["agent", "active", "requests", "spent", "last used", "note"];
+        app.output.table(&headers, rows.collect(), "no agents; make one with `tokfence agent mint NAME`")
+    });
+    Ok(())
+}
+
+pub(super) fn show(app: &App, name: &str) -> Result<(), Failure> {
+    let name = parse_agent(name)?;
+    app.flush_log();
+    let store = app.store()?;
+    let agent = find_agent(&store, name.as_str())?;
+    let capabilities =
+        store.capabilities(&CapabilityFilter { agent: Some(agent.clone()), active_at: None })?;
+    let (rules, now) = (store.load_policy()?.rules, now_us());
+    let revoked = rules.revoked_agents.get(&agent);
+    let document = json!({
+        "name": agent.as_str(),
+        "revoked_at": revoked.map(|revoked| timestamp(revoked.at)),
+        "revoke_reason": revoked.map(|revoked| &revoked.reason),
+        "capabilities": capabilities
+            .iter()
+            .map(|summary| capability_document(summary, &rules, now))
+            .collect::<Vec<_>>(),
+    });
+    app.output.data(&document, || table(app, revoked, &document["capabilities"]));
+    Ok(())
+}
+
+fn table(app: &App, revoked: Option<&Revocation>, capabilities: &Value) -> String {
+    let rows = capabilities.as_array().into_iter().flatten().map(|capability| {
+        let text = |key: &str| capability[key].as_str().unwrap_or("-").to_owned();
+        vec![
+            text("id"),
+            text("state"),
+            text("expires_at"),
+            text("last_used_at"),
+            text("parent"),
+            scope_text(&capability["scope"]),
+        ]
+    });
+    let headers = ["id", "state", "ends", "last used", "parent", "allows"];
+    let table = app.output.table(&headers, rows.collect(), "no capabilities");
+    match revoked {
+        Some(revoked) => {
+            format!("revoked since {} ({})\n{table}", timestamp(revoked.at), revoked.reason.escape_debug())
+        }
+        None => table,
+    }
+}
+
+fn capability_document(summary: &CapabilitySummary, rules: &Rules, now: i64) -> Value {
+    let capability = &summary.capability;
+    let scope = &capability.scope;
+    let mut children: Vec<&str> = rules
+        .capabilities
+        .values()
+        .filter(|other| other.parent == Some(capability.id))
+        .map(|child| child.id.as_str())
+        .collect();
+    children.sort_unstable();
+    json!({
+        "id": capability.id.as_str(),
+        "state": state(rules, capability, now),
+        "parent": capability.parent.as_ref().map(|id| id.as_str()),
+        "children": children,
+        "created_at": timestamp(capability.created_at),
+        "expires_at": capability.expires_at.map(timestamp),
+        "revoked_at": capability.revoked_at.map(timestamp),
+        "revoke_reason": summary.revoke_reason,
+        "last_used_at": summary.last_used_at.map(timestamp),
+        "scope": {
+            "providers": scope.providers.iter().map(policy::ProviderId::as_str).collect::<Vec<_>>(),
+            "models": scope.models.iter().map(ModelGlob::as_str).collect::<Vec<_>>(),
+            "routes": scope.routes.iter().map(|class| class.as_str()).collect::<Vec<_>>(),
+            "methods": scope.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
+            "requires_unix_socket": scope.requires_unix_socket,
+        },
+        "rate": rules.rate_limits.get(&Subject::Capability(capability.id)).map(limit_document),
+    })
+}
+
+/// Whether it is in force, all that it stands on included.
+fn state(rules: &Rules, capability: &Capability, now: i64) -> &'static str {
+    let standing = rules.check_caller(Some(capability), &capability.agent, now);
+    match standing.map_err(|denial: Denial| denial.code()) {
+        Ok(()) => "active",
+        Err(DenialCode::ExpiredCapability) => "expired",
+        Err(_) => "revoked",
+    }
+}
+
+fn scope_text(scope: &Value) -> String {
+    let list = |key: &str| {
+        let names: Vec<&str> =
+            scope[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        (!names.is_empty()).then(|| format!("{key}: {}", names.join(", ")))
+    };
+    let socket =
+        scope["requires_unix_socket"].as_bool().unwrap_or_default().then(|| "socket only".to_owned());
+    let parts: Vec<String> = [list("providers"), list("models"), list("routes"), list("methods"), socket]
+        .into_iter()
+        .flatten()
+        .collect();
+    if parts.is_empty() { "everything but file, admin and mint".to_owned() } else { parts.join("; ") }
+}

@@ -1,0 +1,143 @@
+//! Hot: limits on requests and tokens a minute, and on requests at once, as requests meet them.
+//!
+//! The book of what was used is in memory and behind one lock, which a request takes only when a limit applies to
+//! it, and never across a wait. What a request has taken is a [`Permit`], and however the request ends, dropping the
+//! permit gives back what is to be given back.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use policy::{Denial, RateBook, RateLimit, RatePermit, RateUse, RouteClass, Subject};
+
+use crate::meter;
+use crate::state::Shared;
+
+/// Output tokens that a request is taken to need before its answer tells; the end corrects it.
+const OUTPUT_TOKENS: u64 = 1_024;
+
+/// What was used of all limits on rates.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    book: Mutex<RateBook>,
+    /// The book's clock begins here, and never goes back as the wall clock can.
+    began: Instant,
+}
+
+/// What a request holds of the limits that apply to it.
+pub(crate) struct Permit {
+    shared: Arc<Shared>,
+    held: Option<RatePermit>,
+    /// Whether the request was admitted. Until then, dropping this means that it was refused.
+    is_admitted: bool,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { book: Mutex::default(), began: Instant::now() }
+    }
+}
+
+impl Rates {
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The book and its clock. A panic under the lock leaves counts that are off by one request at most.
+    fn book(&self) -> (MutexGuard<'_, RateBook>, u64) {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock, so that the book sees instants in their order.
+        (book, self.now())
+    }
+
+    /// How much of a subject's limits is used.
+    pub(crate) fn used(&self, subject: &Subject) -> RateUse {
+        let (book, now) = self.book();
+        book.used(now, subject)
+    }
+}
+
+impl Permit {
+    /// Lets a request in by the limits that apply to it; without any there is nothing to hold.
+    ///
+    /// # Errors
+    /// The [`Denial`] that names the limit without room.
+    pub(crate) fn enter(
+        shared: &Arc<Shared>,
+        limits: &[(Subject, RateLimit)],
+    ) -> Result<Option<Self>, Denial> {
+        if limits.is_empty() {
+            return Ok(None);
+        }
+        let (mut book, now) = shared.rates.book();
+        let held = book.enter(now, limits)?;
+        Ok(Some(Self { shared: shared.clone(), held: Some(held), is_admitted: false }))
+    }
+
+    /// Takes the tokens that a request with a body of so many bytes is taken to need.
+    ///
+    /// # Errors
+    /// The [`Denial`] that names the limit without room.
+    pub(crate) fn take_tokens(&mut self, class: Option<RouteClass>, body_bytes: u64) -> Result<(), Denial> {
+        let output = match class {
+            Some(RouteClass::Generate) => OUTPUT_TOKENS,
+            Some(RouteClass::Embed) => 0,
+            // Nothing is billed by the token here.
+            Some(
+                RouteClass::Metadata
+                | RouteClass::Count
+                | RouteClass::File
+                | RouteClass::Admin
+                | RouteClass::Mint,
+            )
+            | None => return Ok(()),
+        };
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let (mut book, now) = self.shared.rates.book();
+        Ok(book.take_tokens(now, held, meter::estimate_input(body_bytes).saturating_add(output))?)
+    }
+
+    /// Gives back the place among the requests in flight; the answer's last byte is about to go out.
+    pub(crate) fn leave(&mut self) {
+        if let Some(held) = &mut self.held {
+            self.shared.rates.book().0.leave(held);
+        }
+    }
+
+    /// The request was admitted: from here on it counts, however it ends.
+    pub(crate) fn admit(&mut self) {
+        self.is_admitted = true;
+    }
+
+    /// The request ended and used so many tokens.
+    pub(crate) fn finish(mut self, tokens: u64) {
+        if let Some(held) = self.held.take() {
+            let (mut book, now) = self.shared.rates.book();
+            book.finish(now, held, tokens);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        let (mut book, now) = self.shared.rates.book();
+        if self.is_admitted {
+            // Its end was not seen, so nobody knows what it used: the request counts, and its tokens are given back.
+            book.finish(now, held, 0);
+        } else {
+            book.refuse(now, held);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_of_the_book_does_not_go_back() {
+        let rates = Rates::default();
+        let instants: Vec<u64> = (0..100).map(|_| rates.book().1).collect();
+        assert!(instants.is_sorted());
+    }
+}
