@@ -39,6 +39,8 @@ pub struct Provider {
     pub takes_include_usage: bool,
     /// Headers of the caller that are passed on beside the common ones.
     pub passed_headers: Vec<HeaderPattern>,
+    /// Further ones, of the configuration.
+    pub further_headers: Vec<HeaderPattern>,
     /// Headers that are added to each request.
     pub extra_headers: Vec<(HeaderName, HeaderValue)>,
     /// The variables that its SDKs read, with `{url}` and `{token}` in their values.
@@ -67,6 +69,8 @@ pub enum AuthStyle {
     ApiKey,
     /// No credential.
     None,
+    /// The caller's own credential goes on as it is; the vault holds none. For logins to a subscription.
+    Passthrough,
 }
 
 /// How long a provider may take.
@@ -148,7 +152,11 @@ fn provider(name: &str, entry: Entry) -> Result<Provider, String> {
         wire: entry.wire.parse().map_err(|error: crate::wire::UnknownWireFormat| error.to_string())?,
         prices: entry.prices.unwrap_or_else(|| name.to_owned()),
         takes_include_usage: entry.usage,
-        passed_headers: entry.headers.iter().map(|name| HeaderPattern::new(name)).collect(),
+        passed_headers: entry
+            .headers
+            .iter()
+            .map(|name| HeaderPattern::parse(name))
+            .collect::<Result<_, _>>()?,
         env: entry.env,
         unset: entry.unset,
         routes,
@@ -172,6 +180,7 @@ impl Provider {
             wire: WireFormat::OpenAi,
             takes_include_usage: false,
             passed_headers: Vec::new(),
+            further_headers: Vec::new(),
             extra_headers: Vec::new(),
             env: BTreeMap::new(),
             unset: Vec::new(),
@@ -207,8 +216,9 @@ impl AuthStyle {
     /// # Errors
     /// A sentence that lists the names.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Self::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
-            .map_err(|_| "must be one of bearer, x-api-key, x-goog-api-key, api-key, none".to_owned())
+        Self::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text)).map_err(
+            |_| "must be one of bearer, x-api-key, x-goog-api-key, api-key, none, passthrough".to_owned(),
+        )
     }
 
     /// The name used in the configuration.
@@ -219,17 +229,18 @@ impl AuthStyle {
             Self::XGoogApiKey => "x-goog-api-key",
             Self::ApiKey => "api-key",
             Self::None => "none",
+            Self::Passthrough => "passthrough",
         }
     }
 
-    /// The header that carries the credential, and what stands before it in the value.
+    /// The header that carries a credential of the vault, and what stands before it in the value.
     pub fn header(self) -> Option<(HeaderName, &'static str)> {
         match self {
             Self::Bearer => Some((http::header::AUTHORIZATION, "Bearer ")),
             Self::XApiKey => Some((HeaderName::from_static("x-api-key"), "")),
             Self::XGoogApiKey => Some((HeaderName::from_static("x-goog-api-key"), "")),
             Self::ApiKey => Some((HeaderName::from_static("api-key"), "")),
-            Self::None => None,
+            Self::None | Self::Passthrough => None,
         }
     }
 }

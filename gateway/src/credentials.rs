@@ -38,8 +38,10 @@ impl KeyRing {
         Self::Unlocked(credentials.collect())
     }
 
-    /// The credential to send to a provider; `None` for one that takes none. It is bound to the origin it was
-    /// stored for, inside the sealed vault, so an edited configuration cannot send it elsewhere.
+    /// The credential to send to a provider; `None` for one that takes none of ours. It is bound to the origin it
+    /// was stored for, inside the sealed vault, so an edited configuration cannot send it elsewhere. A locked vault
+    /// means that its owner wants nothing to go out on anybody's account, so that holds for callers' own
+    /// credentials as well.
     ///
     /// # Errors
     /// The [`Denial`] to answer with: locked, missing, or stored for another origin.
@@ -50,6 +52,7 @@ impl KeyRing {
                 let denial = Denial::new(DenialCode::VaultLocked, "the vault is locked");
                 return Err(denial.with_hint("tokfence unlock"));
             }
+            Self::Unlocked(_) if provider.auth == AuthStyle::Passthrough => return Ok(None),
             Self::Unlocked(credentials) => credentials,
         };
         let missing = |message: String| {

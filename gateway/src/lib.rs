@@ -25,6 +25,7 @@ mod facts;
 mod boundary;
 mod route;
 mod authenticate;
+mod passthrough;
 mod body;
 mod headers;
 mod upstream;

@@ -94,6 +94,7 @@ fn document(status: &DaemonStatus) -> Value {
         "started_at": timestamp(status.started_at_us),
         "in_flight": status.in_flight,
         "providers": status.providers,
+        "passthrough": status.passthrough,
         "log": status.log,
     })
 }
@@ -104,16 +105,21 @@ fn describe(status: &DaemonStatus, way_to_keys: &str) -> String {
         _ if status.providers.is_empty() => "none (tokfence vault add PROVIDER)".to_owned(),
         _ => status.providers.join(", "),
     };
-    [
+    let mut lines = vec![
         format!("running    process {}, version {}", status.pid, status.version),
         format!("address    http://{}", status.address),
         format!("socket     {}", status.socket),
         format!("keys       {keys}"),
+    ];
+    if !status.passthrough.is_empty() {
+        lines.push(format!("logins     {} (the caller's own)", status.passthrough.join(", ")));
+    }
+    lines.extend([
         format!("in flight  {}", status.in_flight),
         format!("log        {}", status.log),
         format!("since      {}", timestamp(status.started_at_us)),
-    ]
-    .join("\n")
+    ]);
+    lines.join("\n")
 }
 
 /// An instant as people and programs read it: RFC 3339, in UTC.
