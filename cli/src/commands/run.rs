@@ -15,7 +15,7 @@ use storage::{LogFilter, LogOrder, LoggedRequest, Store};
 
 use crate::app::{App, now_us};
 use crate::commands::agent::{ScopeArgs, mint, parse_agent, parse_ttl};
-use crate::commands::env::{Variables, served};
+use crate::commands::env::{CLAUDE_HEADERS, Variables, served};
 use crate::failure::{Exit, Failure};
 
 /// How many rows of the log are read at a time.
@@ -52,7 +52,8 @@ impl Run {
         let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
             .map_err(|error| Failure::failed("watch for signals", &error))?;
         let (token, _) = mint(app, &agent, scope, Some(ttl), None)?;
-        let variables = Variables::new(providers, &address, &token.text);
+        let mut variables = Variables::new(providers, &address, &token.text);
+        variables.keep_headers(std::env::var(CLAUDE_HEADERS).ok().as_deref());
         variables.note_rest(app);
         let outcome = self.run_child(&config, &variables, signals);
         let revoked = app
@@ -88,12 +89,8 @@ impl Run {
     fn spawn(&self, config: &Config, variables: &Variables) -> Result<Child, Failure> {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]);
-        for provider in config.providers.values() {
-            let keys =
-                provider.env.iter().filter(|(_, template)| *template == "{token}").map(|(name, _)| name);
-            for variable in keys.chain(&provider.unset) {
-                command.env_remove(variable);
-            }
+        for variable in variables.real_keys(config) {
+            command.env_remove(variable);
         }
         for variable in [crate::unlock::PASSPHRASE_VARIABLE, "TOKFENCE_VAULT_BACKEND"] {
             command.env_remove(variable);

@@ -13,6 +13,7 @@ mod streaming;
 mod upstream;
 mod vault;
 mod capabilities;
+mod passthrough;
 mod log;
 mod process;
 mod run;
