@@ -37,6 +37,8 @@ pub struct Provider {
     pub prices: String,
     /// Whether a chat stream may be asked for its usage.
     pub takes_include_usage: bool,
+    /// Whether it is known to ignore the model of a body where the path names one, so that the two may differ.
+    pub ignores_body_model: bool,
     /// Headers of the caller that are passed on beside the common ones.
     pub passed_headers: Vec<HeaderPattern>,
     /// Further ones, of the configuration.
@@ -100,6 +102,8 @@ struct Entry {
     #[serde(default)]
     usage: bool,
     #[serde(default)]
+    path_model: bool,
+    #[serde(default)]
     headers: Vec<String>,
     env: BTreeMap<String, String>,
     #[serde(default)]
@@ -108,6 +112,38 @@ struct Entry {
     local: bool,
     routes: HashMap<String, Vec<String>>,
 }
+
+/// The routes of a provider that is not built in. Those that name a model in the path stand first: a server that
+/// takes the model from there must not be asked with another one in the body.
+const CUSTOM_ROUTES: &[(RouteClass, &str)] = &[
+    // Azure's, which other gateways offer as well.
+    (RouteClass::Generate, "POST /**/deployments/{model}/chat/completions"),
+    (RouteClass::Generate, "POST /**/deployments/{model}/completions"),
+    (RouteClass::Embed, "POST /**/deployments/{model}/embeddings"),
+    // Bedrock's.
+    (RouteClass::Generate, "POST /**/model/{model}/invoke"),
+    (RouteClass::Generate, "POST /**/model/{model}/invoke-with-response-stream"),
+    (RouteClass::Generate, "POST /**/model/{model}/converse"),
+    (RouteClass::Generate, "POST /**/model/{model}/converse-stream"),
+    (RouteClass::Count, "POST /**/model/{model}/count-tokens"),
+    // Gemini's.
+    (RouteClass::Generate, "POST /**/models/{model}:generateContent"),
+    (RouteClass::Generate, "POST /**/models/{model}:streamGenerateContent"),
+    (RouteClass::Embed, "POST /**/models/{model}:embedContent"),
+    (RouteClass::Embed, "POST /**/models/{model}:batchEmbedContents"),
+    (RouteClass::Count, "POST /**/models/{model}:countTokens"),
+    // OpenAI's and Anthropic's, with the model in the body.
+    (RouteClass::Generate, "POST /**/chat/completions"),
+    (RouteClass::Generate, "POST /**/completions"),
+    (RouteClass::Generate, "POST /**/responses"),
+    (RouteClass::Generate, "POST /**/responses/compact"),
+    (RouteClass::Generate, "POST /**/messages"),
+    (RouteClass::Embed, "POST /**/embeddings"),
+    (RouteClass::Embed, "POST /**/rerank"),
+    (RouteClass::Count, "POST /**/messages/count_tokens"),
+    (RouteClass::Metadata, "GET /**/models"),
+    (RouteClass::Metadata, "GET /**/models/*"),
+];
 
 impl Catalogue {
     /// The catalogue that is part of the binary.
@@ -152,6 +188,7 @@ fn provider(name: &str, entry: Entry) -> Result<Provider, String> {
         wire: entry.wire.parse().map_err(|error: crate::wire::UnknownWireFormat| error.to_string())?,
         prices: entry.prices.unwrap_or_else(|| name.to_owned()),
         takes_include_usage: entry.usage,
+        ignores_body_model: entry.path_model,
         passed_headers: entry
             .headers
             .iter()
@@ -166,9 +203,9 @@ fn provider(name: &str, entry: Entry) -> Result<Provider, String> {
 
 impl Provider {
     /// A provider about which nothing is known but its address: OpenAI's format, a bearer credential, and the
-    /// routes that OpenAI-compatible servers have.
+    /// routes of [`CUSTOM_ROUTES`].
     pub fn custom(id: ProviderId, origin: Origin, base_path: String) -> Self {
-        let route = |class, text: &str| (class, text.parse().expect("a pattern of the source"));
+        let route = |(class, text): &(_, &str)| (*class, text.parse().expect("a pattern of the source"));
         Self {
             prices: id.as_str().to_owned(),
             id,
@@ -179,22 +216,13 @@ impl Provider {
             auth: AuthStyle::Bearer,
             wire: WireFormat::OpenAi,
             takes_include_usage: false,
+            ignores_body_model: false,
             passed_headers: Vec::new(),
             further_headers: Vec::new(),
             extra_headers: Vec::new(),
             env: BTreeMap::new(),
             unset: Vec::new(),
-            routes: vec![
-                route(RouteClass::Generate, "POST /**/chat/completions"),
-                route(RouteClass::Generate, "POST /**/completions"),
-                route(RouteClass::Generate, "POST /**/responses"),
-                route(RouteClass::Generate, "POST /**/messages"),
-                route(RouteClass::Embed, "POST /**/embeddings"),
-                route(RouteClass::Embed, "POST /**/rerank"),
-                route(RouteClass::Count, "POST /**/messages/count_tokens"),
-                route(RouteClass::Metadata, "GET /**/models"),
-                route(RouteClass::Metadata, "GET /**/models/*"),
-            ],
+            routes: CUSTOM_ROUTES.iter().map(route).collect(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(10),
                 first_byte: Duration::from_secs(600),

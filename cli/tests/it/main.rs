@@ -9,6 +9,7 @@ mod injection;
 mod boundary;
 mod connections;
 mod bodies;
+mod models;
 mod streaming;
 mod upstream;
 mod vault;
