@@ -1,14 +1,15 @@
 //! Hot: from a request to the capability it presents.
 //!
 //! SDKs have one place for a key and nothing else to put a capability into, so it is taken from all of those
-//! places. Two different ones in one request could mean either, so that is refused.
+//! places. Two different ones in one request could mean either, so that is refused. Only where those places hold
+//! the caller's own login (see `passthrough`), the capability has one place of its own.
 
-use std::borrow::Cow;
-
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use policy::{Capability, Denial, DenialCode, TokenRef};
 
+use crate::catalogue::{AuthStyle, Provider};
 use crate::headers::{CAPABILITY, CREDENTIALS};
+use crate::passthrough;
 use crate::route::keys_in_query;
 use crate::state::Snapshot;
 
@@ -20,16 +21,21 @@ use crate::state::Snapshot;
 /// The [`Denial`] to answer with: missing, invalid or contradicting.
 pub(crate) fn authenticate<'s>(
     snapshot: &'s Snapshot,
+    provider: &Provider,
     headers: &HeaderMap,
     query: Option<&str>,
     is_local: bool,
 ) -> Result<Option<&'s Capability>, Denial> {
-    let presented = presented(headers, query)?;
-    let is_ours = presented.as_deref().is_some_and(TokenRef::looks_like);
+    let is_passthrough = provider.auth == AuthStyle::Passthrough;
+    let presented = if is_passthrough { in_its_own_place(headers)? } else { presented(headers, query)? };
+    let is_ours = presented.is_some_and(TokenRef::looks_like);
     if !is_ours && is_local && !snapshot.config.security.require_capability {
         return Ok(None);
     }
     let Some(text) = presented else {
+        if is_passthrough {
+            return Err(passthrough::missing_capability());
+        }
         let message = "the request carries no capability where its SDK puts the API key";
         return Err(Denial::new(DenialCode::MissingCapability, message).with_hint("tokfence agent mint NAME"));
     };
@@ -37,48 +43,62 @@ pub(crate) fn authenticate<'s>(
         Denial::new(DenialCode::InvalidCapability, "the API key is not a capability of this gateway")
             .with_hint("tokfence agent mint NAME, or start the agent with `tokfence run`")
     };
-    let token = TokenRef::parse(&text).map_err(|_| unknown())?;
+    let token = TokenRef::parse(text).map_err(|_| unknown())?;
     let capabilities = &snapshot.rules.capabilities;
     let capability = capabilities.get(&token.id()).filter(|capability| capability.is_proven_by(&token));
     capability.map(Some).ok_or_else(unknown)
 }
 
 /// The one text that a request presents where a capability is looked for.
-fn presented<'h>(headers: &'h HeaderMap, query: Option<&'h str>) -> Result<Option<Cow<'h, str>>, Denial> {
-    let invalid = |message| Denial::new(DenialCode::InvalidRequest, message);
-    let mut found: Option<Cow<'h, str>> = None;
-    let mut add = |value: Cow<'h, str>| {
-        if value.is_empty() {
-            return Ok(());
-        }
-        match &found {
-            Some(first) if *first != value => {
-                Err(invalid("the request carries two different capabilities or keys"))
-            }
-            Some(_) => Ok(()),
-            None => {
-                found = Some(value);
-                Ok(())
-            }
-        }
-    };
-    let text = |value: &'h http::HeaderValue| {
-        value.to_str().map(str::trim).map_err(|_| invalid("a capability has characters that are not allowed"))
-    };
+fn presented<'h>(headers: &'h HeaderMap, query: Option<&'h str>) -> Result<Option<&'h str>, Denial> {
+    let mut found = Presented::default();
     for value in headers.get_all(header::AUTHORIZATION) {
         let value = text(value)?;
         let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-        add(Cow::Borrowed(if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { value }))?;
+        found.add(if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { value })?;
     }
     for name in CREDENTIALS.iter().chain([&CAPABILITY]) {
         for value in headers.get_all(name) {
-            add(Cow::Borrowed(text(value)?))?;
+            found.add(text(value)?)?;
         }
     }
     for value in keys_in_query(query) {
-        add(Cow::Borrowed(value))?;
+        found.add(value)?;
     }
-    Ok(found)
+    Ok(found.0)
+}
+
+/// The one text that a request presents in the header that is for capabilities alone.
+fn in_its_own_place(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
+    let mut found = Presented::default();
+    for value in headers.get_all(CAPABILITY) {
+        found.add(text(value)?)?;
+    }
+    Ok(found.0)
+}
+
+/// What was presented so far. The same text twice is one.
+#[derive(Default)]
+struct Presented<'h>(Option<&'h str>);
+
+impl<'h> Presented<'h> {
+    fn add(&mut self, value: &'h str) -> Result<(), Denial> {
+        match self.0 {
+            _ if value.is_empty() => {}
+            None => self.0 = Some(value),
+            Some(first) if first == value => {}
+            Some(_) => return Err(invalid("the request carries two different capabilities or keys")),
+        }
+        Ok(())
+    }
+}
+
+fn text(value: &HeaderValue) -> Result<&str, Denial> {
+    value.to_str().map(str::trim).map_err(|_| invalid("a capability has characters that are not allowed"))
+}
+
+fn invalid(message: &'static str) -> Denial {
+    Denial::new(DenialCode::InvalidRequest, message)
 }
 
 #[cfg(test)]
@@ -96,7 +116,7 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         let found = presented(&headers, query).map_err(|denial| denial.code());
-        assert_eq!(found, expected.map(|text| text.map(Cow::Borrowed)), "{pairs:?} {query:?}");
+        assert_eq!(found, expected, "{pairs:?} {query:?}");
     }
 
     #[test]
@@ -109,6 +129,18 @@ mod tests {
         check_presented(&[], Some("alt=sse&key=tfk_1"), Ok(Some("tfk_1")));
         check_presented(&[], None, Ok(None));
         check_presented(&[("authorization", "Bearer ")], None, Ok(None));
+    }
+
+    #[test]
+    fn beside_a_login_a_capability_has_one_place() {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "Bearer tfk_1".parse().unwrap());
+        headers.insert("x-api-key", "tfk_1".parse().unwrap());
+        assert_eq!(in_its_own_place(&headers), Ok(None));
+        headers.insert("x-tokfence-capability", "tfk_2".parse().unwrap());
+        assert_eq!(in_its_own_place(&headers), Ok(Some("tfk_2")));
+        headers.append("x-tokfence-capability", "tfk_3".parse().unwrap());
+        assert_eq!(in_its_own_place(&headers).map_err(|it| it.code()), Err(DenialCode::InvalidRequest));
     }
 
     #[test]

@@ -37,8 +37,12 @@ pub struct Provider {
     pub prices: String,
     /// Whether a chat stream may be asked for its usage.
     pub takes_include_usage: bool,
+    /// Whether it is known to ignore the model of a body where the path names one, so that the two may differ.
+    pub ignores_body_model: bool,
     /// Headers of the caller that are passed on beside the common ones.
     pub passed_headers: Vec<HeaderPattern>,
+    /// Further ones, of the configuration.
+    pub further_headers: Vec<HeaderPattern>,
     /// Headers that are added to each request.
     pub extra_headers: Vec<(HeaderName, HeaderValue)>,
     /// The variables that its SDKs read, with `{url}` and `{token}` in their values.
@@ -67,6 +71,8 @@ pub enum AuthStyle {
     ApiKey,
     /// No credential.
     None,
+    /// The caller's own credential goes on as it is; the vault holds none. For logins to a subscription.
+    Passthrough,
 }
 
 /// How long a provider may take.
@@ -96,6 +102,8 @@ struct Entry {
     #[serde(default)]
     usage: bool,
     #[serde(default)]
+    path_model: bool,
+    #[serde(default)]
     headers: Vec<String>,
     env: BTreeMap<String, String>,
     #[serde(default)]
@@ -104,6 +112,38 @@ struct Entry {
     local: bool,
     routes: HashMap<String, Vec<String>>,
 }
+
+/// The routes of a provider that is not built in. Those that name a model in the path stand first: a server that
+/// takes the model from there must not be asked with another one in the body.
+const CUSTOM_ROUTES: &[(RouteClass, &str)] = &[
+    // Azure's, which other gateways offer as well.
+    (RouteClass::Generate, "POST /**/deployments/{model}/chat/completions"),
+    (RouteClass::Generate, "POST /**/deployments/{model}/completions"),
+    (RouteClass::Embed, "POST /**/deployments/{model}/embeddings"),
+    // Bedrock's.
+    (RouteClass::Generate, "POST /**/model/{model}/invoke"),
+    (RouteClass::Generate, "POST /**/model/{model}/invoke-with-response-stream"),
+    (RouteClass::Generate, "POST /**/model/{model}/converse"),
+    (RouteClass::Generate, "POST /**/model/{model}/converse-stream"),
+    (RouteClass::Count, "POST /**/model/{model}/count-tokens"),
+    // Gemini's.
+    (RouteClass::Generate, "POST /**/models/{model}:generateContent"),
+    (RouteClass::Generate, "POST /**/models/{model}:streamGenerateContent"),
+    (RouteClass::Embed, "POST /**/models/{model}:embedContent"),
+    (RouteClass::Embed, "POST /**/models/{model}:batchEmbedContents"),
+    (RouteClass::Count, "POST /**/models/{model}:countTokens"),
+    // OpenAI's and Anthropic's, with the model in the body.
+    (RouteClass::Generate, "POST /**/chat/completions"),
+    (RouteClass::Generate, "POST /**/completions"),
+    (RouteClass::Generate, "POST /**/responses"),
+    (RouteClass::Generate, "POST /**/responses/compact"),
+    (RouteClass::Generate, "POST /**/messages"),
+    (RouteClass::Embed, "POST /**/embeddings"),
+    (RouteClass::Embed, "POST /**/rerank"),
+    (RouteClass::Count, "POST /**/messages/count_tokens"),
+    (RouteClass::Metadata, "GET /**/models"),
+    (RouteClass::Metadata, "GET /**/models/*"),
+];
 
 impl Catalogue {
     /// The catalogue that is part of the binary.
@@ -148,7 +188,12 @@ fn provider(name: &str, entry: Entry) -> Result<Provider, String> {
         wire: entry.wire.parse().map_err(|error: crate::wire::UnknownWireFormat| error.to_string())?,
         prices: entry.prices.unwrap_or_else(|| name.to_owned()),
         takes_include_usage: entry.usage,
-        passed_headers: entry.headers.iter().map(|name| HeaderPattern::new(name)).collect(),
+        ignores_body_model: entry.path_model,
+        passed_headers: entry
+            .headers
+            .iter()
+            .map(|name| HeaderPattern::parse(name))
+            .collect::<Result<_, _>>()?,
         env: entry.env,
         unset: entry.unset,
         routes,
@@ -158,9 +203,9 @@ fn provider(name: &str, entry: Entry) -> Result<Provider, String> {
 
 impl Provider {
     /// A provider about which nothing is known but its address: OpenAI's format, a bearer credential, and the
-    /// routes that OpenAI-compatible servers have.
+    /// routes of [`CUSTOM_ROUTES`].
     pub fn custom(id: ProviderId, origin: Origin, base_path: String) -> Self {
-        let route = |class, text: &str| (class, text.parse().expect("a pattern of the source"));
+        let route = |(class, text): &(_, &str)| (*class, text.parse().expect("a pattern of the source"));
         Self {
             prices: id.as_str().to_owned(),
             id,
@@ -171,21 +216,13 @@ impl Provider {
             auth: AuthStyle::Bearer,
             wire: WireFormat::OpenAi,
             takes_include_usage: false,
+            ignores_body_model: false,
             passed_headers: Vec::new(),
+            further_headers: Vec::new(),
             extra_headers: Vec::new(),
             env: BTreeMap::new(),
             unset: Vec::new(),
-            routes: vec![
-                route(RouteClass::Generate, "POST /**/chat/completions"),
-                route(RouteClass::Generate, "POST /**/completions"),
-                route(RouteClass::Generate, "POST /**/responses"),
-                route(RouteClass::Generate, "POST /**/messages"),
-                route(RouteClass::Embed, "POST /**/embeddings"),
-                route(RouteClass::Embed, "POST /**/rerank"),
-                route(RouteClass::Count, "POST /**/messages/count_tokens"),
-                route(RouteClass::Metadata, "GET /**/models"),
-                route(RouteClass::Metadata, "GET /**/models/*"),
-            ],
+            routes: CUSTOM_ROUTES.iter().map(route).collect(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(10),
                 first_byte: Duration::from_secs(600),
@@ -207,8 +244,9 @@ impl AuthStyle {
     /// # Errors
     /// A sentence that lists the names.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Self::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
-            .map_err(|_| "must be one of bearer, x-api-key, x-goog-api-key, api-key, none".to_owned())
+        Self::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text)).map_err(
+            |_| "must be one of bearer, x-api-key, x-goog-api-key, api-key, none, passthrough".to_owned(),
+        )
     }
 
     /// The name used in the configuration.
@@ -219,17 +257,18 @@ impl AuthStyle {
             Self::XGoogApiKey => "x-goog-api-key",
             Self::ApiKey => "api-key",
             Self::None => "none",
+            Self::Passthrough => "passthrough",
         }
     }
 
-    /// The header that carries the credential, and what stands before it in the value.
+    /// The header that carries a credential of the vault, and what stands before it in the value.
     pub fn header(self) -> Option<(HeaderName, &'static str)> {
         match self {
             Self::Bearer => Some((http::header::AUTHORIZATION, "Bearer ")),
             Self::XApiKey => Some((HeaderName::from_static("x-api-key"), "")),
             Self::XGoogApiKey => Some((HeaderName::from_static("x-goog-api-key"), "")),
             Self::ApiKey => Some((HeaderName::from_static("api-key"), "")),
-            Self::None => None,
+            Self::None | Self::Passthrough => None,
         }
     }
 }

@@ -103,6 +103,9 @@ pub struct DaemonStatus {
     pub in_flight: usize,
     /// Providers for which a key is loaded.
     pub providers: Vec<String>,
+    /// Providers to which the caller's own credential goes.
+    #[serde(default)]
+    pub passthrough: Vec<String>,
     /// Whether rows reach the database: `ok`, or what is wrong.
     pub log: String,
 }

@@ -38,8 +38,10 @@ impl KeyRing {
         Self::Unlocked(credentials.collect())
     }
 
-    /// The credential to send to a provider; `None` for one that takes none. It is bound to the origin it was
-    /// stored for, inside the sealed vault, so an edited configuration cannot send it elsewhere.
+    /// The credential to send to a provider; `None` for one that takes none of ours. It is bound to the origin it
+    /// was stored for, inside the sealed vault, so an edited configuration cannot send it elsewhere. A locked vault
+    /// means that its owner wants nothing to go out on anybody's account, so that holds for callers' own
+    /// credentials as well.
     ///
     /// # Errors
     /// The [`Denial`] to answer with: locked, missing, or stored for another origin.
@@ -47,6 +49,7 @@ impl KeyRing {
         let credentials = match self {
             _ if provider.auth == AuthStyle::None => return Ok(None),
             Self::Locked => return Err(vault_locked()),
+            Self::Unlocked(_) if provider.auth == AuthStyle::Passthrough => return Ok(None),
             Self::Unlocked(credentials) => credentials,
         };
         let missing = |message: String| {

@@ -261,6 +261,7 @@ impl Daemon {
             started_at_us: self.started_at,
             in_flight: self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed),
             providers,
+            passthrough: self.shared.snapshot.load().config.passthrough_providers(),
             log: match (health.state, health.failure) {
                 (LogState::Writing, _) => "ok".to_owned(),
                 (LogState::Failing, failure) => {

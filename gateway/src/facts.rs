@@ -36,6 +36,9 @@ pub(crate) struct Presented {
     pub(crate) secret_hash: [u8; 32],
 }
 
+/// Ends of paths whose answer is a stream whatever the body says: Gemini's and Bedrock's.
+const STREAMING_PATHS: [&str; 3] = [wire::ARRAY_STREAM, "/invoke-with-response-stream", "/converse-stream"];
+
 /// The agent to whom requests without a capability are booked, where those are served.
 pub(crate) fn anonymous() -> &'static AgentName {
     static NAME: LazyLock<AgentName> =
@@ -56,7 +59,7 @@ impl Facts {
         self.class = Some(route.class);
         self.path.clone_from(&route.path);
         self.model.clone_from(&route.model);
-        self.is_streaming = route.path.ends_with(wire::ARRAY_STREAM);
+        self.is_streaming = STREAMING_PATHS.iter().any(|end| route.path.ends_with(end));
     }
 
     /// The caller proved who it is.
@@ -90,9 +93,7 @@ impl Facts {
         let streams_by_default = provider.wire == WireFormat::Ollama && self.path.starts_with("/api/");
         self.is_streaming |= found.stream.unwrap_or(streams_by_default);
         self.names_other_models = found.names_other_models;
-        if self.model.is_none() {
-            self.model.clone_from(&found.model);
-        }
+        self.take_model(found.model.clone())?;
         self.body = Some(found);
         Ok(())
     }
@@ -115,6 +116,25 @@ impl Facts {
     /// The format that the caller speaks, once the provider is known.
     pub(crate) fn wire(&self) -> Option<WireFormat> {
         self.provider.as_ref().map(|provider| provider.wire)
+    }
+
+    /// The model that the body names. Where the path names one as well, that one counts, and the two must be the
+    /// same: otherwise it would be the provider's choice which of them answers, and ours which of them is allowed.
+    fn take_model(&mut self, in_body: Option<String>) -> Result<(), Denial> {
+        let (Some(in_path), Some(body)) = (&self.model, &in_body) else {
+            self.model = self.model.take().or(in_body);
+            return Ok(());
+        };
+        let is_google = |provider: &Arc<Provider>| provider.wire == WireFormat::Google;
+        let name = match body.strip_prefix("models/") {
+            Some(name) if self.provider.as_ref().is_some_and(is_google) => name,
+            _ => body,
+        };
+        if in_path == name || self.provider.as_ref().is_some_and(|provider| provider.ignores_body_model) {
+            return Ok(());
+        }
+        let message = "the path and the body of the request name different models";
+        Err(Denial::new(DenialCode::InvalidRequest, message))
     }
 
     /// Whether the route's body is one that decisions are taken from.
@@ -146,5 +166,54 @@ fn is_json(request: &RequestHeader, path: &str) -> Result<bool, Denial> {
         Some("application/json") => Ok(true),
         Some("multipart/form-data") if takes_uploads => Ok(false),
         _ => Err(Denial::new(DenialCode::UnsupportedMedia, "the Content-Type must be application/json")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::route::{canonical, resolve};
+
+    /// What comes of a request's model: its name for decisions, or the code of the refusal.
+    #[track_caller]
+    fn check_model(target: &str, body: &str, expected: Result<Option<&str>, DenialCode>) {
+        let text = "[providers.mine]\nupstream = \"https://a.example\"\n";
+        let config = Config::parse(text, std::path::Path::new("/nowhere")).unwrap();
+        let mut request = RequestHeader::build("POST", target.as_bytes(), None).unwrap();
+        request.insert_header(header::CONTENT_TYPE, "application/json").unwrap();
+        let route = resolve(&config, &request.method, &canonical(target.as_bytes()).unwrap()).unwrap();
+        let mut facts = Facts::default();
+        facts.routed(&route);
+        let read = facts.read_body(&request, body.as_bytes()).map_err(|denial| denial.code());
+        assert_eq!(read.map(|_| facts.model.as_deref()), expected, "{target} {body}");
+    }
+
+    const TWO: Result<Option<&str>, DenialCode> = Err(DenialCode::InvalidRequest);
+
+    #[test]
+    fn a_model_in_path_and_body_must_be_the_same() {
+        let gemini = "/google/v1beta/models/gemini-2.5-pro:generateContent";
+        check_model(gemini, "{}", Ok(Some("gemini-2.5-pro")));
+        check_model(gemini, r#"{"model":null}"#, Ok(Some("gemini-2.5-pro")));
+        check_model(gemini, r#"{"model":"models/gemini-2.5-pro"}"#, Ok(Some("gemini-2.5-pro")));
+        check_model(gemini, r#"{"model":"gemini-2.5-pro"}"#, Ok(Some("gemini-2.5-pro")));
+        check_model(gemini, r#"{"model":"models/models/gemini-2.5-pro"}"#, TWO);
+        check_model(gemini, r#"{"model":"gemini-2.5-flash"}"#, TWO);
+        check_model(gemini, r#"{"model":""}"#, TWO);
+        let bedrock = "/mine/model/a.b-v1%3A0/invoke";
+        check_model(bedrock, r#"{"anthropic_version":"x"}"#, Ok(Some("a.b-v1:0")));
+        check_model(bedrock, r#"{"model":"a.b-v1:0"}"#, Ok(Some("a.b-v1:0")));
+        check_model(bedrock, r#"{"model":"models/a.b-v1:0"}"#, TWO);
+        check_model(bedrock, r#"{"model":"a.b-v1%3A0"}"#, TWO);
+        check_model("/mine/deployments/d/chat/completions", r#"{"model":"gpt-4o"}"#, TWO);
+        check_model("/mine/v1/chat/completions", r#"{"model":"gpt-4o"}"#, Ok(Some("gpt-4o")));
+    }
+
+    #[test]
+    fn where_the_path_is_known_to_decide_the_body_may_say_what_it_likes() {
+        let azure = "/azure-openai/openai/deployments/my-gpt/chat/completions?api-version=1";
+        check_model(azure, r#"{"model":"gpt-4o"}"#, Ok(Some("my-gpt")));
+        check_model("/azure-openai/v1/chat/completions", r#"{"model":"gpt-4o"}"#, Ok(Some("gpt-4o")));
     }
 }

@@ -1,6 +1,8 @@
 //! Hot: which headers cross the gateway. Towards a provider they are built from a list, so that a header
 //! nobody thought of stays here; towards the caller those that act on a browser or a connection are removed.
 
+use std::fmt;
+
 use http::header::{self, HeaderMap, HeaderName};
 
 /// The name of a header, or a prefix of names.
@@ -16,10 +18,35 @@ pub(crate) const CAPABILITY: HeaderName = HeaderName::from_static("x-tokfence-ca
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-tokfence-request-id");
 
 /// Headers in which SDKs send their API key, and agents therefore their capability.
-pub(crate) const CREDENTIALS: [HeaderName; 3] = [
+pub(crate) static CREDENTIALS: [HeaderName; 3] = [
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-goog-api-key"),
     HeaderName::from_static("api-key"),
+];
+
+/// Headers that the gateway sets towards a provider itself, or keeps for itself.
+static RESERVED: [HeaderName; 8] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::ACCEPT_ENCODING,
+    header::AUTHORIZATION,
+    CAPABILITY,
+];
+
+/// Further headers that are about the connection to us, or act on it, whatever a configuration says.
+static OF_A_CONNECTION: [HeaderName; 9] = [
+    header::TE,
+    header::TRAILER,
+    header::EXPECT,
+    header::COOKIE,
+    header::PROXY_AUTHORIZATION,
+    header::CONTENT_ENCODING,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    REQUEST_ID,
 ];
 
 /// Headers of a caller that every provider gets to see.
@@ -43,11 +70,23 @@ const REMOVED: [HeaderName; 12] = [
 ];
 
 impl HeaderPattern {
-    /// A name, or a prefix when the text ends in `*`.
-    pub fn new(text: &str) -> Self {
-        match text.strip_suffix('*') {
-            Some(prefix) => Self { text: prefix.to_ascii_lowercase(), is_prefix: true },
-            None => Self { text: text.to_ascii_lowercase(), is_prefix: false },
+    /// A name, or a prefix of names when the text ends in `*`. What the gateway sets itself, and what is about a
+    /// connection, can never be passed on.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, is_prefix) = text.strip_suffix('*').map_or((text, false), |prefix| (prefix, true));
+        let is_name = name.parse::<HeaderName>().is_ok() && !name.contains('*');
+        if !(is_name || is_prefix && name.is_empty()) {
+            return Err(format!("`{}` is not a header name", text.escape_debug()));
+        }
+        let pattern = Self { text: name.to_ascii_lowercase(), is_prefix };
+        let mut own = RESERVED.iter().chain(&CREDENTIALS).chain(&OF_A_CONNECTION);
+        match own.find(|name| pattern.matches(name.as_str())) {
+            Some(name) if is_prefix => Err(format!("`{text}` covers `{name}`, which is never passed on")),
+            Some(name) => Err(format!("`{name}` is never passed on")),
+            None => Ok(pattern),
         }
     }
 
@@ -56,14 +95,20 @@ impl HeaderPattern {
     }
 }
 
+impl fmt::Display for HeaderPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.text, if self.is_prefix { "*" } else { "" })
+    }
+}
+
 /// Whether a caller's header is passed on to a provider that takes `extra` beside the common ones.
-pub(crate) fn is_passed(name: &HeaderName, extra: &[HeaderPattern]) -> bool {
+pub(crate) fn is_passed<'p>(name: &HeaderName, mut extra: impl Iterator<Item = &'p HeaderPattern>) -> bool {
     let name = name.as_str();
     let common = PASSED.iter().any(|passed| match passed.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
         None => name == *passed,
     });
-    common || extra.iter().any(|pattern| pattern.matches(name))
+    common || extra.any(|pattern| pattern.matches(name))
 }
 
 /// All headers of a provider's answer together, in bytes.
@@ -77,17 +122,7 @@ pub(crate) fn is_too_large(answer: &HeaderMap) -> bool {
 
 /// Whether the gateway sets this header towards a provider itself.
 pub(crate) fn is_reserved(name: &HeaderName) -> bool {
-    let own = [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::UPGRADE,
-        header::ACCEPT_ENCODING,
-        header::AUTHORIZATION,
-        CAPABILITY,
-    ];
-    own.contains(name) || CREDENTIALS.contains(name)
+    RESERVED.contains(name) || CREDENTIALS.contains(name)
 }
 
 /// The headers that `Connection` names: they are meant for the next hop alone, in either direction.
@@ -111,8 +146,8 @@ mod tests {
 
     #[track_caller]
     fn check_passed(name: &'static str, passed: bool) {
-        let extra = [HeaderPattern::new("anthropic-version"), HeaderPattern::new("x-openai-*")];
-        assert_eq!(is_passed(&HeaderName::from_static(name), &extra), passed, "{name}");
+        let extra = ["anthropic-version", "x-openai-*"].map(|text| HeaderPattern::parse(text).unwrap());
+        assert_eq!(is_passed(&HeaderName::from_static(name), extra.iter()), passed, "{name}");
     }
 
     #[test]
@@ -137,6 +172,30 @@ mod tests {
             "anthropic-versions",
         ] {
             check_passed(name, false);
+        }
+    }
+
+    #[track_caller]
+    fn check_pattern(text: &str, expected: Result<&str, &str>) {
+        let shown = HeaderPattern::parse(text).map(|pattern| pattern.to_string());
+        assert_eq!(shown, expected.map(str::to_owned).map_err(str::to_owned));
+    }
+
+    #[test]
+    fn no_pattern_lets_a_credential_or_a_capability_through() {
+        check_pattern("ChatGPT-Account-ID", Ok("chatgpt-account-id"));
+        check_pattern("openai-*", Ok("openai-*"));
+        check_pattern("session_id", Ok("session_id"));
+        check_pattern("x-app", Ok("x-app"));
+        for name in ["authorization", "x-api-key", "x-tokfence-capability", "host", "cookie", "te", "expect"]
+        {
+            check_pattern(name, Err(&format!("`{name}` is never passed on")));
+        }
+        check_pattern("X-*", Err("`X-*` covers `x-tokfence-capability`, which is never passed on"));
+        check_pattern("a*", Err("`a*` covers `accept-encoding`, which is never passed on"));
+        check_pattern("*", Err("`*` covers `host`, which is never passed on"));
+        for text in ["", "a b", "a:", "é", "a**", "a*b"] {
+            check_pattern(text, Err(&format!("`{text}` is not a header name")));
         }
     }
 

@@ -29,6 +29,7 @@ mod boundary;
 mod route;
 mod authenticate;
 mod rates;
+mod passthrough;
 mod body;
 mod headers;
 mod upstream;

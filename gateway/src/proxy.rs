@@ -27,6 +27,7 @@ use crate::cutting;
 use crate::facts::anonymous;
 use crate::guard::Guard;
 use crate::headers::{self, REQUEST_ID};
+use crate::passthrough;
 use crate::respond;
 use crate::route::{self, HEALTH, OWN_PREFIX};
 use crate::state::Shared;
@@ -70,11 +71,13 @@ impl Gateway {
         }
         let route = route::resolve(&snapshot.config, &request.method, &target)?;
         ctx.facts.routed(&route);
-        let capability = authenticate(&snapshot, &request.headers, target.query, ctx.connection.is_local)?;
+        let (headers, is_local) = (&request.headers, ctx.connection.is_local);
+        let capability = authenticate(&snapshot, &route.provider, headers, target.query, is_local)?;
         ctx.facts.called_by(capability);
         ctx.facts.check_standing(&snapshot.rules, self.shared.ledger.now())?;
         ctx.enter_rates(capability)?;
-        boundary::check_upgrade(&request.headers)?;
+        passthrough::check(&route.provider, headers, target.query)?;
+        boundary::check_upgrade(headers)?;
         let upstream = snapshot.upstreams.get(&route.provider.id).cloned().ok_or_else(|| {
             Denial::new(DenialCode::StateUnavailable, "the provider's settings are not loaded")
         })?;

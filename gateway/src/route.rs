@@ -135,7 +135,7 @@ fn classify(provider: &Provider, method: &http::Method, path: &str) -> (RouteCla
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let found = provider.routes.iter().find_map(|(class, pattern)| {
         let matched = pattern.matches(method, &segments)?;
-        Some((*class, matched.map(str::to_owned)))
+        Some((*class, matched.map(Cow::into_owned)))
     });
     found.unwrap_or((RouteClass::Admin, None))
 }
@@ -253,6 +253,52 @@ mod tests {
         let expected = ("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse", RouteClass::Generate);
         let raw = "/gemini/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse&key=abc";
         check_route("POST", raw, Ok((expected.0, expected.1, Some("gemini-2.5-pro"))));
+    }
+
+    #[test]
+    fn the_model_of_a_path_is_the_one_that_is_sent_on() {
+        let config = "[providers.mine]\nupstream = \"https://a.example\"\n";
+        let config = Config::parse(config, std::path::Path::new("/nowhere")).unwrap();
+        for (raw, sent, model) in [
+            (
+                "/mine/model/anthropic.claude-3%3A0/invoke",
+                "/model/anthropic.claude-3:0/invoke",
+                "anthropic.claude-3:0",
+            ),
+            (
+                "/mine/model/us.a.claude-4-v1%3a0/invoke-with-response-stream",
+                "/model/us.a.claude-4-v1:0/invoke-with-response-stream",
+                "us.a.claude-4-v1:0",
+            ),
+            ("/mine/model/a%20b%c3%a9/converse", "/model/a%20b%C3%A9/converse", "a%20b%C3%A9"),
+            ("/mine/model/a/converse-stream", "/model/a/converse-stream", "a"),
+            (
+                "/mine/openai/deployments/my-gpt/chat/completions?api-version=1",
+                "/openai/deployments/my-gpt/chat/completions?api-version=1",
+                "my-gpt",
+            ),
+            ("/mine/v1beta/models/g%2d2:generateContent", "/v1beta/models/g-2:generateContent", "g-2"),
+            (
+                "/azure-openai/deployments/d/images/generations",
+                "/openai/deployments/d/images/generations",
+                "d",
+            ),
+            ("/huggingface/hf-inference/models/org/name", "/hf-inference/models/org/name", "org/name"),
+            (
+                "/huggingface/hf-inference/models/org/name/v1/chat/completions",
+                "/hf-inference/models/org/name/v1/chat/completions",
+                "org/name",
+            ),
+        ] {
+            let target = canonical(raw.as_bytes()).unwrap();
+            let route = resolve(&config, &http::Method::POST, &target).unwrap();
+            let shown = (route.upstream_target.as_str(), route.class, route.model.as_deref());
+            assert_eq!(shown, (sent, RouteClass::Generate, Some(model)), "{raw}");
+        }
+        // An escaped slash could be read as a path or as a name, so neither is.
+        for raw in ["/mine/model/a%2Fb/invoke", "/mine/model/a%252Fb/invoke", "/mine/model/a%2eb/invoke"] {
+            assert!(canonical(raw.as_bytes()).is_err(), "{raw}");
+        }
     }
 
     #[test]

@@ -17,9 +17,10 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use storage::Reservation;
 
-use crate::catalogue::{Provider, is_https};
+use crate::catalogue::{AuthStyle, Provider, is_https};
 use crate::credentials::Credential;
 use crate::headers::{is_passed, named_by_connection};
+use crate::passthrough;
 
 /// How long a looked-up address is used.
 const ADDRESS_AGE_MAX: Duration = Duration::from_secs(60);
@@ -173,7 +174,8 @@ impl Upstream {
     }
 
     /// The header of a request to this provider, built from nothing: the caller's headers that are on the list,
-    /// then our own, then the credential. The reservation is the proof that the request was admitted.
+    /// then our own, then the credential: that of the vault, or the caller's own where the provider is set up to
+    /// get it. The reservation is the proof that the request was admitted.
     pub(crate) fn build_request(
         &self,
         method: &http::Method,
@@ -186,7 +188,8 @@ impl Upstream {
         let mut request = RequestHeader::build(method.clone(), target.as_bytes(), Some(16))?;
         let for_us_alone: Vec<HeaderName> = named_by_connection(caller).collect();
         for (name, value) in caller {
-            if is_passed(name, &self.provider.passed_headers) && !for_us_alone.contains(name) {
+            let listed = self.provider.passed_headers.iter().chain(&self.provider.further_headers);
+            if is_passed(name, listed) && !for_us_alone.contains(name) {
                 request.append_header(name.clone(), value.clone())?;
             }
         }
@@ -201,6 +204,12 @@ impl Upstream {
         }
         if let Some(credential) = credential {
             request.insert_header(credential.name.clone(), credential.value.clone())?;
+        } else if self.provider.auth == AuthStyle::Passthrough {
+            for (name, value) in passthrough::credentials(caller) {
+                let mut value = value.clone();
+                value.set_sensitive(true);
+                request.append_header(name.clone(), value)?;
+            }
         }
         Ok(request)
     }

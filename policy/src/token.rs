@@ -43,6 +43,12 @@ impl<'a> TokenRef<'a> {
         text.starts_with(PREFIX)
     }
 
+    /// Whether a whole token stands anywhere in `text`, whatever is around it.
+    pub fn is_within(text: &str) -> bool {
+        let mut candidates = text.match_indices(PREFIX).filter_map(|(at, _)| text.get(at..at + TOKEN_LEN));
+        candidates.any(|part| TokenRef::parse(part).is_ok())
+    }
+
     /// Parses the text of a token and checks its checksum.
     ///
     /// # Errors
@@ -153,8 +159,17 @@ mod tests {
         }
 
         #[test]
+        fn a_token_is_found_within_any_text(secret: [u8; 32], before in "[ -~]{0,9}", after in "[ -~]{0,9}") {
+            let token = MintedToken::from_random([1; 8], secret).text;
+            let text = format!("{before}{token}{after}");
+            prop_assert!(TokenRef::is_within(&text));
+            prop_assert!(!TokenRef::is_within(&text.replacen(&token[..30], "", 1)));
+        }
+
+        #[test]
         fn no_text_can_panic_the_parser(text in ".{0,80}") {
             let _ = TokenRef::parse(&text);
+            let _ = TokenRef::is_within(&format!("tfk_{text}"));
         }
     }
 }

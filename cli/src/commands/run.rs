@@ -15,7 +15,7 @@ use storage::{LogFilter, LogOrder, LoggedRequest, Store};
 
 use crate::app::{App, now_us};
 use crate::commands::agent::{Grant, RateArgs, ScopeArgs, mint, parse_agent, parse_ttl};
-use crate::commands::env::{Variables, served};
+use crate::commands::env::{CLAUDE_HEADERS, Variables, served};
 use crate::failure::{Exit, Failure};
 
 /// How many rows of the log are read at a time.
@@ -55,7 +55,8 @@ impl Run {
             .map_err(|error| Failure::failed("watch for signals", &error))?;
         let grant = Grant { scope, ttl: Some(ttl), rate: self.rate.limit(), note: None };
         let (token, _) = mint(app, &agent, grant)?;
-        let variables = Variables::new(providers, &address, &token.text);
+        let mut variables = Variables::new(providers, &address, &token.text);
+        variables.keep_headers(std::env::var(CLAUDE_HEADERS).ok().as_deref());
         variables.note_rest(app);
         let outcome = self.run_child(&config, &variables, signals);
         let revoked = app
@@ -91,12 +92,8 @@ impl Run {
     fn spawn(&self, config: &Config, variables: &Variables) -> Result<Child, Failure> {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]);
-        for provider in config.providers.values() {
-            let keys =
-                provider.env.iter().filter(|(_, template)| *template == "{token}").map(|(name, _)| name);
-            for variable in keys.chain(&provider.unset) {
-                command.env_remove(variable);
-            }
+        for variable in variables.real_keys(config) {
+            command.env_remove(variable);
         }
         for variable in [crate::unlock::PASSPHRASE_VARIABLE, "TOKFENCE_VAULT_BACKEND"] {
             command.env_remove(variable);

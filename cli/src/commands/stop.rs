@@ -115,6 +115,7 @@ fn document(status: &DaemonStatus) -> Value {
         "killed": taken_back.killed_document(),
         "revoked_providers": taken_back.providers_document(),
         "providers": status.providers,
+        "passthrough": status.passthrough,
         "log": status.log,
     })
 }
@@ -125,16 +126,22 @@ fn describe(status: &DaemonStatus, way_to_keys: &str) -> String {
         [] => "none (tokfence vault add PROVIDER)".to_owned(),
         providers => providers.join(", "),
     };
-    let lines = vec![
+    let mut lines = vec![
         format!("running    process {}, version {}", status.pid, status.version),
         format!("address    http://{}", status.address),
         format!("socket     {}", status.socket),
         format!("keys       {keys}"),
+    ];
+    if !status.passthrough.is_empty() {
+        lines.push(format!("logins     {} (the caller's own)", status.passthrough.join(", ")));
+    }
+    lines.extend([
         format!("in flight  {}", status.in_flight),
         format!("log        {}", status.log),
         format!("since      {}", timestamp(status.started_at_us)),
-    ];
-    [lines, TakenBack::of_daemon(status).lines()].concat().join("\n")
+    ]);
+    lines.extend(TakenBack::of_daemon(status).lines());
+    lines.join("\n")
 }
 
 /// An instant as people and programs read it: RFC 3339, in UTC.

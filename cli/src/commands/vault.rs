@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use gateway::catalogue::Provider;
+use gateway::catalogue::{AuthStyle, Provider};
 use gateway::config::Config;
 use serde_json::{Value, json};
 use storage::Store;
@@ -124,6 +124,10 @@ impl AddKey {
             let verb = if replaced { "replaced" } else { "stored" };
             format!("{verb} the key of {id} (…{last4}); it is sent to {} only", provider.origin)
         });
+        if provider.auth == AuthStyle::Passthrough && !self.admin {
+            app.output
+                .note(&format!("`{id}` gets the caller's own login, so this key is not sent at present"));
+        }
         Ok(())
     }
 
@@ -302,9 +306,10 @@ pub(crate) fn owner<'a>(config: &'a Config, variable: &str) -> Option<&'a Provid
     owners.map(AsRef::as_ref).min_by_key(|provider| &provider.id)
 }
 
-/// Whether the provider's SDK takes its key from this variable.
+/// Whether the provider's SDK takes a key from this variable that could be in the vault.
 pub(crate) fn is_key_variable(provider: &Provider, variable: &str) -> bool {
-    provider.env.get(variable).is_some_and(|template| template == "{token}")
+    provider.auth != AuthStyle::Passthrough
+        && provider.env.get(variable).is_some_and(|template| template == "{token}")
 }
 
 /// The entry of a key that somebody had elsewhere.

@@ -13,7 +13,7 @@ const CHAT: &str = "/openai/v1/chat/completions";
 const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}"#;
 
 /// The secret as it is and in the forms in which it could slip through.
-fn forms(secret: &str) -> Vec<Vec<u8>> {
+pub(crate) fn forms(secret: &str) -> Vec<Vec<u8>> {
     let mut forms = vec![secret.as_bytes().to_vec()];
     let hex = secret.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     forms.push(hex.to_ascii_uppercase().into_bytes());
@@ -39,7 +39,7 @@ fn secrets(tokens: &[String]) -> Vec<(String, Vec<Vec<u8>>)> {
     keys.chain(tokens).chain([passphrase]).map(|(name, secret)| (name, forms(secret))).collect()
 }
 
-fn find(secrets: &[(String, Vec<Vec<u8>>)], place: &str, bytes: &[u8]) -> Vec<String> {
+pub(crate) fn find(secrets: &[(String, Vec<Vec<u8>>)], place: &str, bytes: &[u8]) -> Vec<String> {
     let holds = |form: &Vec<u8>| bytes.windows(form.len()).any(|part| part == form.as_slice());
     secrets
         .iter()
@@ -173,7 +173,7 @@ fn no_secret_is_in_any_file_or_any_output() {
 }
 
 /// The files of a home but the vault, in which keys are, sealed.
-fn files_of(home: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_of(home: &Path) -> Vec<PathBuf> {
     let mut files = files(home);
     files.retain(|path| !path.ends_with("vault.tfv") && path.extension().is_none_or(|kind| kind != "sock"));
     assert!(files.iter().any(|path| path.ends_with("tokfence.db")));

@@ -4,6 +4,7 @@
 //! limit is no limit. All faults of a file are reported at once, with their lines.
 
 mod budget;
+mod providers;
 mod reader;
 
 use std::collections::HashMap;
@@ -12,13 +13,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use policy::ProviderId;
-use vault::Origin;
 
-use crate::catalogue::{AuthStyle, Catalogue, Provider};
-use crate::wire::WireFormat;
+use crate::catalogue::{AuthStyle, Provider};
 pub use budget::{Budget, Notifications, Reserve, UnknownModel};
 pub use reader::{Fault, parse_duration};
-use reader::{Reader, Section, boolean, duration, integer, size, text, text_table, texts};
+use reader::{Reader, Section, boolean, duration, integer, size, text, texts};
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -162,7 +161,7 @@ impl Config {
             logging: read_logging(&mut reader, &mut root, home),
             budget: budget::read_budget(&mut reader, &mut root),
             notifications: budget::read_notifications(&mut reader, &mut root),
-            providers: read_providers(&mut reader, &mut root, home),
+            providers: providers::read(&mut reader, &mut root, home),
             notes: Vec::new(),
         };
         read_metrics(&mut reader, &mut root);
@@ -189,6 +188,15 @@ impl Config {
         changed
             .map(|(key, _)| format!("the change of `{key}` takes effect after `tokfence restart`"))
             .collect()
+    }
+
+    /// The providers to which the caller's own credential goes, by name.
+    pub fn passthrough_providers(&self) -> Vec<String> {
+        let own = self.providers.values().filter(|provider| provider.auth == AuthStyle::Passthrough);
+        let mut names: Vec<String> = own.map(|provider| provider.id.to_string()).collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// The provider of a name or an alias.
@@ -302,111 +310,6 @@ fn read_metrics(reader: &mut Reader<'_>, root: &mut Section<'_>) {
         }
     });
     reader.finish(section);
-}
-
-fn read_providers(
-    reader: &mut Reader<'_>,
-    root: &mut Section<'_>,
-    home: &Path,
-) -> HashMap<ProviderId, std::sync::Arc<Provider>> {
-    let mut providers = Catalogue::embedded().providers();
-    let mut tables = reader.section(root, "providers");
-    for name in tables.keys() {
-        let mut section = reader.section(&mut tables, name);
-        match name.parse::<ProviderId>() {
-            Ok(id) => {
-                let base = providers.iter().find(|known| known.answers_to(&id)).cloned();
-                if let Some(provider) = read_provider(reader, &mut section, base, id, home) {
-                    providers.retain(|known| known.id != provider.id);
-                    providers.push(provider);
-                }
-            }
-            Err(error) => reader.fault(None, format!("providers.{name}"), error.to_string()),
-        }
-        reader.finish(section);
-    }
-    reader.finish(tables);
-    by_every_name(providers)
-}
-
-fn by_every_name(providers: Vec<Provider>) -> HashMap<ProviderId, std::sync::Arc<Provider>> {
-    let mut by_name = HashMap::new();
-    for provider in providers.into_iter().map(std::sync::Arc::new) {
-        for alias in &provider.aliases {
-            by_name.insert(alias.clone(), provider.clone());
-        }
-        by_name.insert(provider.id.clone(), provider);
-    }
-    by_name
-}
-
-fn read_provider(
-    reader: &mut Reader<'_>,
-    section: &mut Section<'_>,
-    base: Option<Provider>,
-    id: ProviderId,
-    home: &Path,
-) -> Option<Provider> {
-    let upstream = reader.value(section, "upstream", |value| crate::catalogue::parse_upstream(&text(value)?));
-    if base.is_none() && upstream.is_none() {
-        reader.fault(None, section.full_key("upstream"), "a provider that is not built in needs an upstream");
-    }
-    let mut provider = match (base, &upstream) {
-        (Some(base), _) => base,
-        (None, Some((origin, path))) => Provider::custom(id, origin.clone(), path.clone()),
-        (None, None) => Provider::custom(
-            id,
-            Origin::of_url("https://upstream.invalid").expect("a URL of the source"),
-            String::new(),
-        ),
-    };
-    if let Some((origin, base_path)) = upstream {
-        (provider.origin, provider.base_path) = (origin, base_path);
-    }
-    if let Some(is_local) = reader.value(section, "local", boolean) {
-        provider.is_local = is_local;
-    }
-    if let Some(wire) = reader
-        .value(section, "wire", |value| text(value)?.parse::<WireFormat>().map_err(|error| error.to_string()))
-    {
-        provider.wire = wire;
-    }
-    if let Some(auth) = reader.value(section, "auth", |value| AuthStyle::parse(&text(value)?)) {
-        provider.auth = auth;
-    }
-    if let Some(headers) = reader.value(section, "extra_headers", |value| headers(text_table(value)?)) {
-        provider.extra_headers = headers;
-    }
-    let timeouts = &mut provider.timeouts;
-    timeouts.connect = reader.value(section, "connect_timeout", duration).unwrap_or(timeouts.connect);
-    timeouts.first_byte =
-        reader.value(section, "first_byte_timeout", duration).unwrap_or(timeouts.first_byte);
-    timeouts.idle = reader.value(section, "idle_timeout", duration).unwrap_or(timeouts.idle);
-    if let Some(file) = reader.value(section, "ca_file", text).filter(|file| !file.is_empty()) {
-        provider.ca_file = Some(expand(&file, home));
-    }
-    check_origin(reader, section, &provider);
-    Some(provider)
-}
-
-/// Plain HTTP carries the credential in the clear, so it is for this machine only.
-fn check_origin(reader: &mut Reader<'_>, section: &Section<'_>, provider: &Provider) {
-    if !crate::catalogue::is_https(&provider.origin) && !provider.is_local {
-        let message = "must be https://; plain http is for a server on this machine, with `local = true`";
-        reader.fault(None, section.full_key("upstream"), message);
-    }
-}
-
-fn headers(pairs: Vec<(String, String)>) -> Result<Vec<(http::HeaderName, http::HeaderValue)>, String> {
-    let parse = |(name, value): (String, String)| {
-        let name: http::HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
-        if crate::headers::is_reserved(&name) {
-            return Err(format!("`{name}` is set by the gateway"));
-        }
-        let value = value.parse().map_err(|_| format!("the value of `{name}` is not a header value"))?;
-        Ok((name, value))
-    };
-    pairs.into_iter().map(parse).collect()
 }
 
 /// A path of the configuration: absolute, or under the home. `~/.tokfence` is the home, wherever it is.

@@ -75,7 +75,7 @@ fn general(config: &Config) -> [(&'static str, &'static str, Value); 15] {
     ]
 }
 
-fn of_provider(provider: &Provider) -> [(&'static str, Value); 9] {
+fn of_provider(provider: &Provider) -> [(&'static str, Value); 11] {
     // The value of a header may be a credential; its name says enough.
     let headers: serde_json::Map<String, Value> =
         provider.extra_headers.iter().map(|(name, _)| (name.to_string(), json!("(hidden)"))).collect();
@@ -84,7 +84,9 @@ fn of_provider(provider: &Provider) -> [(&'static str, Value); 9] {
         ("wire", json!(provider.wire.as_str())),
         ("auth", json!(provider.auth.as_str())),
         ("local", json!(provider.is_local)),
+        ("pass_headers", provider.further_headers.iter().map(ToString::to_string).collect()),
         ("extra_headers", Value::Object(headers)),
+        ("prices", json!(provider.prices)),
         ("connect_timeout", time(provider.timeouts.connect)),
         ("first_byte_timeout", time(provider.timeouts.first_byte)),
         ("idle_timeout", time(provider.timeouts.idle)),

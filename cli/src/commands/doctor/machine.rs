@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::Path;
 
+use gateway::catalogue::AuthStyle;
 use gateway::control::DaemonStatus;
 use vault::SlotKind;
 
@@ -98,6 +99,9 @@ pub(super) fn environment(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Check {
     let providers = each_once(&findings.config);
+    // A login that its agent is to use is nothing to be warned of.
+    let providers: Vec<_> =
+        providers.iter().filter(|provider| provider.auth != AuthStyle::Passthrough).collect();
     let is_key = |name: &str| {
         let may_hold = |unset: &[String]| unset.iter().any(|other| other == name);
         providers.iter().any(|known| is_key_variable(known, name) || may_hold(&known.unset))
@@ -137,16 +141,17 @@ pub(super) fn certificates(candidates: &[&str]) -> Check {
     }
 }
 
-/// Connects to each provider that has a key, all at once.
+/// Connects to each provider that has a key or gets the caller's own login, all at once.
 pub(super) fn online(findings: &Findings) -> Vec<Check> {
     let Ok(status) = findings.daemon.as_ref() else {
         let message = "not checked: which providers have a key is known while the gateway runs";
         return vec![Check::ok("online", message)];
     };
-    if status.providers.is_empty() {
+    let mut names = status.providers.iter().chain(&status.passthrough).peekable();
+    if names.peek().is_none() {
         return vec![Check::ok("online", "not checked: no key is loaded")];
     }
-    let providers = status.providers.iter().filter_map(|name| findings.config.provider(name));
+    let providers = names.filter_map(|name| findings.config.provider(name));
     std::thread::scope(|scope| {
         let running: Vec<_> = providers.map(|provider| (provider, scope.spawn(|| reach(provider)))).collect();
         let checks = running.into_iter().map(|(provider, thread)| {
@@ -184,6 +189,7 @@ mod tests {
             started_at_us: 0,
             in_flight: 0,
             providers: Vec::new(),
+            passthrough: Vec::new(),
             log: "ok".to_owned(),
         }
     }
@@ -253,6 +259,17 @@ mod tests {
         let found = shell(&[("OPENAI_API_KEY", "sk-SENTINEL"), ("ANTHROPIC_AUTH_TOKEN", "sk-SENTINEL")]);
         assert_eq!(found.message, "keys are set in this shell: ANTHROPIC_AUTH_TOKEN, OPENAI_API_KEY");
         assert!(!format!("{found:?}").contains("SENTINEL"));
+    }
+
+    #[test]
+    fn a_login_that_is_passed_through_may_be_in_the_shell() {
+        let place = Place::new();
+        let text = "[providers.anthropic]\nauth = \"passthrough\"\n";
+        let config = Config::parse(text, place.app.home.dir()).unwrap();
+        let findings = Findings { config, ..place.findings() };
+        let found = |name: &str| environment(&findings, [(name.into(), "sk-x".into())].into_iter()).verdict;
+        assert_eq!(found("CLAUDE_CODE_OAUTH_TOKEN"), Verdict::Ok);
+        assert_eq!(found("OPENAI_API_KEY"), Verdict::Warn);
     }
 
     #[test]

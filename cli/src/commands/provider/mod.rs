@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use gateway::catalogue::{Catalogue, Provider as Entry};
+use gateway::catalogue::{AuthStyle, Catalogue, Provider as Entry};
 use gateway::config::Config;
 use policy::ProviderId;
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ pub(crate) struct Set {
     /// The format of its answers: openai, anthropic, google, ollama, cohere
     #[arg(long)]
     wire: Option<String>,
-    /// How it takes its key: bearer, x-api-key, x-goog-api-key, api-key, none
+    /// How it takes its key: bearer, x-api-key, x-goog-api-key, api-key, none; passthrough for the caller's own
     #[arg(long)]
     auth: Option<String>,
     /// It runs on this machine or in its network, so plain http and private addresses are allowed
@@ -151,7 +151,12 @@ fn list(app: &App) -> Result<(), Failure> {
     app.output.data(&document, || {
         let rows = providers.iter().map(|provider| {
             let names = std::iter::once(&provider.id).chain(&provider.aliases).map(ProviderId::as_str);
-            let has_key = keys.has(&provider.id).map_or("?", |has| if has { "yes" } else { "-" });
+            let has_key = match keys.has(&provider.id) {
+                _ if provider.auth == AuthStyle::Passthrough => "caller's",
+                None => "?",
+                Some(true) => "yes",
+                Some(false) => "-",
+            };
             vec![
                 names.collect::<Vec<_>>().join(", "),
                 upstream(provider),
@@ -188,6 +193,8 @@ fn show(app: &App, name: &str) -> Result<(), Failure> {
     // A header may carry a second credential, so only its name is shown.
     document["extra_headers"] =
         provider.extra_headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().into();
+    let passed = provider.passed_headers.iter().chain(&provider.further_headers);
+    document["passed_headers"] = passed.map(ToString::to_string).collect::<Vec<_>>().into();
     document["variables"] = json!(provider.env);
     document["prices"] = json!(provider.prices);
     app.output.data(&document, || describe(&document));

@@ -1,13 +1,13 @@
 //! A daemon that is killed under load: what the provider billed is charged at the next start, and the books balance.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use policy::NanoUsd;
 use rustix::process::Signal;
 
 use super::{answer, cost, gateway, question, set, standing};
-use crate::support::{Client, Gateway, eventually, json};
+use crate::support::{Client, Gateway, Then, eventually, json};
 
 const CALLERS: usize = 8;
 const INPUT: u64 = 10;
@@ -18,11 +18,33 @@ fn kills() -> u64 {
     std::env::var("TOKFENCE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
 }
 
+/// A provider that counts the requests that it got, which is what it bills.
+struct Provider {
+    script: String,
+    received: Arc<AtomicI64>,
+}
+
+impl Provider {
+    fn of(gateway: &Gateway) -> Self {
+        let received = Arc::new(AtomicI64::new(0));
+        let (count, answer) = (received.clone(), json(answer(INPUT, OUTPUT)));
+        let script = gateway.mock.script(move |_, conn| {
+            count.fetch_add(1, Ordering::SeqCst);
+            conn.send(&answer).map(|()| Then::Keep)
+        });
+        Self { script, received }
+    }
+
+    fn received(&self) -> i64 {
+        self.received.load(Ordering::SeqCst)
+    }
+}
+
 /// Asks until it is told to stop; a daemon that dies is no reason to.
-fn ask_on(gateway: &Gateway, script: &str, is_over: &AtomicBool) {
+fn ask_on(gateway: &Gateway, provider: &Provider, is_over: &AtomicBool) {
+    let request = question(&provider.script, OUTPUT).bearer(&gateway.token).bytes();
     while !is_over.load(Ordering::SeqCst) {
         let Ok(mut client) = Client::try_unix(&gateway.socket()) else { continue };
-        let request = question(script, OUTPUT).bearer(&gateway.token).bytes();
         while !is_over.load(Ordering::SeqCst) {
             if client.try_send(&request).is_err() || client.try_response().is_err() {
                 break;
@@ -32,16 +54,14 @@ fn ask_on(gateway: &Gateway, script: &str, is_over: &AtomicBool) {
 }
 
 /// Kills the daemon while requests are at every stage.
-fn kill_under_load(gateway: &Gateway, script: &str, after: Duration) {
+fn kill_under_load(gateway: &Gateway, provider: &Provider, after: Duration) {
     let is_over = AtomicBool::new(false);
-    let before = gateway.mock.received(script).len();
+    let before = provider.received();
     std::thread::scope(|scope| {
         for _ in 0..CALLERS {
-            scope.spawn(|| ask_on(gateway, script, &is_over));
+            scope.spawn(|| ask_on(gateway, provider, &is_over));
         }
-        eventually("requests at the provider", || {
-            (gateway.mock.received(script).len() > before).then_some(())
-        });
+        eventually("requests at the provider", || (provider.received() > before).then_some(()));
         let due = Instant::now() + after;
         while Instant::now() < due {
             std::hint::spin_loop();
@@ -53,15 +73,15 @@ fn kill_under_load(gateway: &Gateway, script: &str, after: Duration) {
 }
 
 #[track_caller]
-fn check_books(gateway: &Gateway, script: &str, round: u64) {
-    let received = i64::try_from(gateway.mock.received(script).len()).unwrap();
-    let billed = received * cost(INPUT, OUTPUT);
+fn check_books(gateway: &Gateway, provider: &Provider, round: u64) {
+    let billed = provider.received() * cost(INPUT, OUTPUT);
     let now = standing(gateway, "agent:tester/total");
     assert!(now.spent >= billed, "round {round}: {} charged of {billed} billed", now.spent);
     assert_eq!(now.reserved, 0, "round {round}: nothing stays held");
-    let logged = gateway.rows().iter().filter_map(|row| row.request.cost).map(NanoUsd::nanos).sum::<i64>();
-    assert_eq!(now.spent, logged + now.forfeited, "round {round}: the books balance");
     let conn = rusqlite::Connection::open(gateway.home.file("tokfence.db")).unwrap();
+    let logged: i64 =
+        conn.query_row("SELECT coalesce(sum(cost_nano_usd), 0) FROM requests", [], |row| row.get(0)).unwrap();
+    assert_eq!(now.spent, logged + now.forfeited, "round {round}: the books balance");
     let verdict: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok", "round {round}");
 }
@@ -69,13 +89,13 @@ fn check_books(gateway: &Gateway, script: &str, round: u64) {
 #[track_caller]
 fn check_kills(reserve: &str) {
     let mut gateway = gateway(reserve);
-    let script = gateway.mock.plays(json(answer(INPUT, OUTPUT)));
+    let provider = Provider::of(&gateway);
     set(&gateway, "agent:tester", "100000", "total");
     for round in 0..kills() {
         // Different moments, the same in every run.
-        kill_under_load(&gateway, &script, Duration::from_micros(round * 7_919 % 20_000));
+        kill_under_load(&gateway, &provider, Duration::from_micros(round * 7_919 % 20_000));
         gateway.start_again();
-        check_books(&gateway, &script, round);
+        check_books(&gateway, &provider, round);
     }
 }
 
