@@ -49,7 +49,8 @@ impl Context {
         let capability = self.facts.capability;
         let running = Running { id: self.id, agent: agent.clone(), capability, provider: provider.clone() };
         self.connection.lifeline.begin(running);
-        if let Some(end) = end_of(&self.snapshot.rules, capability) {
+        // By the newest rules: those of before may have been left by the last look at all connections.
+        if let Some(end) = end_of(&self.shared.snapshot.load().rules, capability) {
             self.shared.live.expect_end(end);
         }
     }

@@ -4,7 +4,7 @@ use base64::Engine;
 
 use crate::support::{Gateway, KEYS, Received, Request};
 
-const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}"#;
+const BODY: &str = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
 
 /// How each provider takes its key, and a route of it.
 const PROVIDERS: [(&str, &str, &str, &str); 5] = [

@@ -12,6 +12,8 @@ use crate::support::{Gateway, Output, Received, Request, Response, Setup, eventu
 
 const CHAT: &str = "/openai/v1/chat/completions";
 const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[]}"#;
+/// Without a model, for routes that have it in their path.
+const PATH_BODY: &str = r#"{"messages":[]}"#;
 const LOGIN: &str = "Bearer eyJhbGciOi.0LOGINSENTINEL0_a-b.c";
 const CAPABILITY: &str = "X-Tokfence-Capability";
 
@@ -28,7 +30,7 @@ fn gateway() -> &'static Gateway {
 }
 
 fn post(target: &str) -> Request {
-    Request::post(target, BODY)
+    Request::post(target, if target.contains("/models/") { PATH_BODY } else { BODY })
 }
 
 /// A request that is as it should be.
