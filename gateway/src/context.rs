@@ -15,7 +15,7 @@ use crate::body::StoredBody;
 use crate::catalogue::Provider;
 use crate::connection::Connection;
 use crate::facts::Facts;
-use crate::meter::{self, Meter, Metered};
+use crate::meter::{Meter, Metered};
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;
 use crate::wire::{Framing, HideUsage};
@@ -268,12 +268,10 @@ impl Context {
         if !is_reported && !self.may_be_billed() {
             return (Basis::None, Usage::default(), Some(NanoUsd::ZERO));
         }
+        let input = self.facts.estimate_input(self.request_bytes);
         let (usage, basis) = match metered {
-            Some(metered) => metered.usage_or_estimate(self.request_bytes),
-            None => {
-                let input = meter::estimate_input(self.request_bytes);
-                (Usage { input, ..Usage::default() }, Basis::Estimated)
-            }
+            Some(metered) => metered.usage_or_estimate(input),
+            None => (Usage { input, ..Usage::default() }, Basis::Estimated),
         };
         let reported_cost = metered.and_then(|metered| metered.reported_cost);
         (basis, usage, reported_cost.or_else(|| self.cost(&usage, metered)))

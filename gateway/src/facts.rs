@@ -7,8 +7,9 @@ use pingora::http::RequestHeader;
 use policy::{AgentName, Capability, CapabilityId, Denial, DenialCode, RouteClass, Rules, TimestampUs};
 
 use crate::catalogue::Provider;
+use crate::meter;
 use crate::route::Route;
-use crate::wire::{self, WireFormat};
+use crate::wire::{self, Contents, WireFormat};
 
 /// What is known of a request so far.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub(crate) struct Facts {
     pub(crate) agent: Option<AgentName>,
     pub(crate) capability: Option<CapabilityId>,
     pub(crate) is_streaming: bool,
+    /// What the body consists of, where it was read.
+    pub(crate) contents: Option<Contents>,
 }
 
 /// Ends of paths whose answer is a stream whatever the body says: Gemini's and Bedrock's.
@@ -93,8 +96,14 @@ impl Facts {
         let may_ask = provider.takes_include_usage && self.path.ends_with("/completions");
         let rewritten = may_ask.then(|| wire::inject_include_usage(body, &found)).flatten();
         self.names_other_models = found.names_other_models;
+        self.contents = Some(found.contents);
         self.take_model(found.model)?;
         Ok(rewritten)
+    }
+
+    /// About how many input tokens the request has, whose body has so many bytes.
+    pub(crate) fn estimate_input(&self, body_bytes: u64) -> u64 {
+        self.contents.as_ref().map_or_else(|| meter::estimate_input(body_bytes), meter::estimate_contents)
     }
 
     /// The model that the body names. Where the path names one as well, that one counts, and the two must be the

@@ -6,12 +6,14 @@
 
 mod format;
 mod request;
+pub(crate) mod contents;
 mod rewrite;
 mod hide_usage;
 pub(crate) mod sse;
 pub(crate) mod tokens;
 mod scan;
 
+pub use contents::Contents;
 pub use format::{Framing, UnknownWireFormat, WireFormat};
 pub use hide_usage::HideUsage;
 pub use request::{LimitField, OutputLimit, RequestFacts, RequestFault, request_facts};
