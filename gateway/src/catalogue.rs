@@ -203,7 +203,7 @@ fn provider(name: &str, entry: Entry) -> Result<Provider, String> {
 
 impl Provider {
     /// A provider about which nothing is known but its address: OpenAI's format, a bearer credential, and the
-    /// routes of [`CUSTOM_ROUTES`].
+    /// routes by which models are usually asked.
     pub fn custom(id: ProviderId, origin: Origin, base_path: String) -> Self {
         let route = |(class, text): &(_, &str)| (*class, text.parse().expect("a pattern of the source"));
         Self {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use policy::{
-    Basis, Capability, Denial, DenialCode, NanoUsd, Quote, RequestId, RouteClass, TimestampUs, Usage,
+    Basis, Caller, Capability, Denial, DenialCode, NanoUsd, Quote, RequestId, RouteClass, TimestampUs, Usage,
 };
 use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 
@@ -19,7 +19,7 @@ use crate::config::Reserve;
 use crate::connection::Connection;
 use crate::cutting::Shown;
 use crate::facts::{Facts, anonymous};
-use crate::meter::{self, Meter, Metered};
+use crate::meter::{Meter, Metered};
 use crate::quote;
 use crate::rates::Permit;
 use crate::respond;
@@ -183,9 +183,10 @@ impl Context {
     }
 
     /// What the request may cost; nothing is worked out where nobody counts it.
-    pub(crate) fn quote(&self) -> Quote {
-        if self.snapshot.rules.budgets.is_empty() {
-            return Quote::FREE;
+    pub(crate) fn quote(&self, caller: &Caller<'_>) -> Result<Quote, Denial> {
+        let Some(provider) = &self.facts.provider else { return Ok(Quote::FREE) };
+        if self.snapshot.rules.budgets_for(caller.capability, caller.agent, &provider.id).is_empty() {
+            return Ok(Quote::FREE);
         }
         quote::quote(&self.facts, &self.snapshot, &self.shared.lengths, self.request_bytes)
     }
@@ -360,12 +361,10 @@ impl Context {
         if !is_reported && !self.may_be_billed() {
             return (Basis::None, Usage::default(), Some(NanoUsd::ZERO));
         }
+        let input = self.facts.estimate_input(self.request_bytes);
         let (usage, basis) = match metered {
-            Some(metered) => metered.usage_or_estimate(self.request_bytes),
-            None => {
-                let input = meter::estimate_input(self.request_bytes);
-                (Usage { input, ..Usage::default() }, Basis::Estimated)
-            }
+            Some(metered) => metered.usage_or_estimate(input),
+            None => (Usage { input, ..Usage::default() }, Basis::Estimated),
         };
         let reported_cost = metered.and_then(|metered| metered.reported_cost);
         (basis, usage, reported_cost.or_else(|| self.cost(&usage, metered)))

@@ -8,6 +8,7 @@ use policy::{AgentName, Capability, CapabilityId, Denial, DenialCode, RouteClass
 
 use crate::catalogue::Provider;
 use crate::lifeline::check_standing;
+use crate::meter;
 use crate::route::Route;
 use crate::wire::{self, RequestFacts, WireFormat};
 
@@ -116,6 +117,15 @@ impl Facts {
     /// The format that the caller speaks, once the provider is known.
     pub(crate) fn wire(&self) -> Option<WireFormat> {
         self.provider.as_ref().map(|provider| provider.wire)
+    }
+
+    /// About how many input tokens the request has, whose body has so many bytes.
+    pub(crate) fn estimate_input(&self, body_bytes: u64) -> u64 {
+        let body = self.body.as_ref();
+        body.map_or_else(
+            || meter::estimate_input(body_bytes),
+            |body| meter::estimate_contents(&body.contents),
+        )
     }
 
     /// The model that the body names. Where the path names one as well, that one counts, and the two must be the

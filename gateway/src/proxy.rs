@@ -142,6 +142,8 @@ fn admit(ctx: &Context, capability: Option<&Capability>) -> Result<Plan, Denial>
     let unrouted = || Denial::new(DenialCode::InvalidRoute, "the request has no route");
     let (provider, class) = ctx.facts.provider.as_ref().zip(ctx.facts.class).ok_or_else(unrouted)?;
     let method = ctx.facts.method.as_ref().and_then(|method| method.as_str().parse().ok());
+    let agent = ctx.facts.agent.as_ref().unwrap_or_else(|| anonymous());
+    let caller = Caller { agent, capability };
     let ask = Ask {
         provider: &provider.id,
         class,
@@ -149,10 +151,9 @@ fn admit(ctx: &Context, capability: Option<&Capability>) -> Result<Plan, Denial>
         model: ctx.facts.model.as_deref(),
         names_other_models: ctx.facts.names_other_models,
         transport: ctx.connection.transport,
-        quote: ctx.quote(),
+        quote: ctx.quote(&caller)?,
     };
-    let agent = ctx.facts.agent.as_ref().unwrap_or_else(|| anonymous());
-    policy::admit(&ctx.snapshot.rules, &Caller { agent, capability }, &ask)
+    policy::admit(&ctx.snapshot.rules, &caller, &ask)
 }
 
 #[async_trait]

@@ -48,18 +48,29 @@ impl AnswerLengths {
     }
 }
 
-/// What the request that `facts` knows may cost. Routes that cost nothing are free, but still need budgets that are
-/// not used up.
-pub(crate) fn quote(facts: &Facts, snapshot: &Snapshot, lengths: &AnswerLengths, body_bytes: u64) -> Quote {
+/// What the request that `facts` knows may cost, where a budget applies to it. Routes that cost nothing are free, but
+/// still need budgets that are not used up.
+///
+/// # Errors
+/// The [`Denial`] of a request whose input has no bound, in a strict budget.
+pub(crate) fn quote(
+    facts: &Facts,
+    snapshot: &Snapshot,
+    lengths: &AnswerLengths,
+    body_bytes: u64,
+) -> Result<Quote, Denial> {
     let config = &snapshot.config.budget;
-    let Some(provider) = &facts.provider else { return Quote::FREE };
+    let Some(provider) = &facts.provider else { return Ok(Quote::FREE) };
     if !matches!(facts.class, Some(RouteClass::Generate | RouteClass::Embed)) {
-        return Quote::FREE;
+        return Ok(Quote::FREE);
     }
     let is_strict = config.reserve == Reserve::Strict;
-    let input = if is_strict { body_bytes } else { meter::estimate_input(body_bytes) };
     let answers = facts.body.as_ref().map_or(1, |body| body.answers);
     let price = price(facts, provider, snapshot);
+    let input = match config.reserve {
+        Reserve::Strict => input_bound(facts, price.as_ref(), body_bytes)?,
+        Reserve::Rolling => facts.estimate_input(body_bytes),
+    };
     let quote = match (&price, config.unknown_model) {
         _ if is_free(provider) => Quote::unpriced(input, answers).with_price(),
         (Some(price), _) => {
@@ -75,7 +86,23 @@ pub(crate) fn quote(facts: &Facts, snapshot: &Snapshot, lengths: &AnswerLengths,
         },
     };
     let (least, most) = output(facts, config, price.as_ref(), lengths);
-    quote.with_output(least, most)
+    Ok(quote.with_output(least, most))
+}
+
+/// The most tokens that the input can have: what its bytes allow, or what the model takes at all.
+fn input_bound(facts: &Facts, price: Option<&Price>, body_bytes: u64) -> Result<u64, Denial> {
+    let model = facts.model.as_deref();
+    let of_bytes = match &facts.body {
+        Some(body) => meter::input_upper_bound(&body.contents, model),
+        None => Some(body_bytes),
+    };
+    let of_model = price.and_then(|price| price.max_input_tokens);
+    of_bytes.into_iter().chain(of_model).min().ok_or_else(|| {
+        let message = "a strict budget applies, and the input of this request has no bound: it refers to a file, to an \
+                       earlier answer, or to what else is not in it";
+        let hint = "set `budget.reserve` to `rolling`, or send the input itself";
+        Denial::new(DenialCode::BudgetExceeded, message).with_hint(hint)
+    })
 }
 
 /// Whether the provider takes no money: it runs on this machine and needs no key.

@@ -29,6 +29,9 @@ pub struct Price {
     /// The longest answer that the model gives, in tokens, where it is known.
     #[serde(default)]
     pub max_output_tokens: Option<u64>,
+    /// The longest input that the model takes, in tokens, where it is known.
+    #[serde(default)]
+    pub max_input_tokens: Option<u64>,
 }
 
 /// Rates that hold for the whole request once its input passes a threshold.
@@ -231,7 +234,7 @@ mod tests {
 
     fn input_price(nanos: u64) -> Price {
         let rates = Rates { input: TokenPrice(nanos), ..Rates::default() };
-        Price { rates, tiers: Vec::new(), max_output_tokens: None }
+        Price { rates, tiers: Vec::new(), max_output_tokens: None, max_input_tokens: None }
     }
 
     #[track_caller]

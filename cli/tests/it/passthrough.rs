@@ -50,7 +50,8 @@ fn credentials(received: &Received) -> Vec<(String, String)> {
 fn check_forwarded(target: &str, field: &str, value: &str) {
     let gateway = gateway();
     let script = gateway.mock.plays(json("{}"));
-    let request = post(target).field(field, value).field(CAPABILITY, &gateway.token).script(&script);
+    let request =
+        Request::post(target, "{}").field(field, value).field(CAPABILITY, &gateway.token).script(&script);
     gateway.tcp().ask(&request).expect(200);
     let received = gateway.mock.the_request(&script);
     assert_eq!(credentials(&received), [(field.to_ascii_lowercase(), value.to_owned())]);

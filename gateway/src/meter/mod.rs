@@ -16,7 +16,7 @@ use crate::wire::sse::{Frames, Piece};
 use crate::wire::tokens::Tokens;
 use crate::wire::{Framing, WireFormat};
 
-pub use estimate::{estimate_input, estimate_output};
+pub use estimate::{estimate_contents, estimate_input, estimate_output, input_upper_bound};
 use places::Place;
 use report::Report;
 
@@ -119,9 +119,9 @@ impl Meter {
 }
 
 impl Metered {
-    /// The usage to charge, for a request of so many body bytes: the report, completed or replaced by an estimate
-    /// where the answer broke off before its report, so that what was streamed is never free.
-    pub fn usage_or_estimate(&self, request_bytes: u64) -> (Usage, Basis) {
+    /// The usage to charge, for a request of about so many input tokens: the report, completed or replaced by an
+    /// estimate where the answer broke off before its report, so that what was streamed is never free.
+    pub fn usage_or_estimate(&self, estimated_input: u64) -> (Usage, Basis) {
         let streamed = estimate_output(self.output_text_bytes);
         match self.usage {
             // Early reports (Anthropic's first event, Gemini's early ones) know the input, but not yet the output.
@@ -130,7 +130,7 @@ impl Metered {
             }
             Some(usage) => (usage, Basis::Reported),
             None => {
-                let input = estimate_input(request_bytes);
+                let input = estimated_input;
                 (Usage { input, output: streamed, ..Usage::default() }, Basis::Estimated)
             }
         }

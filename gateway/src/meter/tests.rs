@@ -125,16 +125,16 @@ fn an_answer_that_breaks_off_is_never_free() {
     let delta = "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"thirty bytes of generated text\"}}\n\n";
     let cut = metered(WireFormat::Anthropic, Framing::Sse, &format!("{start}{delta}"));
     let usage = Usage { input: 50, output: 10, ..Usage::default() };
-    assert_eq!((cut.ending, cut.usage_or_estimate(4000)), (Ending::Open, (usage, Basis::Estimated)));
+    assert_eq!((cut.ending, cut.usage_or_estimate(1000)), (Ending::Open, (usage, Basis::Estimated)));
 
     let end = "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":7}}\n\ndata: {\"type\":\"message_stop\"}\n\n";
     let whole = metered(WireFormat::Anthropic, Framing::Sse, &format!("{start}{delta}{end}"));
     let usage = Usage { input: 50, output: 7, ..Usage::default() };
-    assert_eq!((whole.ending, whole.usage_or_estimate(4000)), (Ending::Complete, (usage, Basis::Reported)));
+    assert_eq!((whole.ending, whole.usage_or_estimate(1000)), (Ending::Complete, (usage, Basis::Reported)));
 
     let silent = metered(WireFormat::OpenAi, Framing::Json, "");
     let usage = Usage { input: 1001, ..Usage::default() };
-    assert_eq!(silent.usage_or_estimate(4001), (usage, Basis::Estimated));
+    assert_eq!(silent.usage_or_estimate(1001), (usage, Basis::Estimated));
 }
 
 #[test]

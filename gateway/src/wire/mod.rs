@@ -6,6 +6,7 @@
 
 mod format;
 mod request;
+pub(crate) mod contents;
 mod rewrite;
 mod hide_usage;
 mod seam;
@@ -14,6 +15,7 @@ pub(crate) mod sse;
 pub(crate) mod tokens;
 mod scan;
 
+pub use contents::Contents;
 pub use ending::{Cause, ending};
 pub use format::{Framing, UnknownWireFormat, WireFormat};
 pub use hide_usage::HideUsage;

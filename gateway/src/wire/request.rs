@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::contents::Contents;
 use super::scan::{DEPTH_MAX, Fault, FaultKind, KEYS_MAX, Kind, Quoted, Scanner};
 
 /// Answers to one prompt that a request may ask for.
@@ -24,6 +25,8 @@ pub struct RequestFacts {
     pub output_limits: Vec<OutputLimit>,
     /// Answers wanted (`n`, `best_of`, `candidateCount`), at least one.
     pub answers: u32,
+    /// What the body consists of.
+    pub contents: Contents,
     /// `stream_options.include_usage`: what it says (`null` is none) and where.
     pub(super) include_usage: Option<(Option<bool>, Range<usize>)>,
     /// Where a rewrite can put a member: into the body, and into the objects that hold some of the fields.
@@ -131,6 +134,7 @@ pub fn request_facts(body: &[u8]) -> Result<RequestFacts, RequestFault> {
     }
     facts.members = facts.members(&mut scanner, FIELDS)?;
     scanner.end()?;
+    facts.contents = scanner.contents();
     Ok(facts)
 }
 
@@ -197,6 +201,7 @@ impl RequestFacts {
             stream: None,
             output_limits: Vec::new(),
             answers: 1,
+            contents: Contents::default(),
             include_usage: None,
             members: Members { start: 0, is_empty: true },
             stream_options: Nested::Absent,
@@ -206,11 +211,14 @@ impl RequestFacts {
     }
 
     /// Takes one member of the body, or of an object in it that holds some of the fields.
-    fn member(&mut self, scanner: &mut Scanner<'_>, field: Option<Field>) -> Result<(), RequestFault> {
+    fn member<'a>(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        key: Quoted<'a>,
+        field: Option<Field>,
+    ) -> Result<(), RequestFault> {
         match field {
-            None => {
-                scanner.skip()?;
-            }
+            None => scanner.skip_member(key)?,
             Some(Field::Model) => self.model = model(scanner)?,
             Some(Field::OtherModels) => {
                 self.names_other_models = scanner.kind()? != Kind::Null;
@@ -262,7 +270,7 @@ impl RequestFacts {
         let mut is_empty = true;
         scanner.object(|scanner, key| {
             is_empty = false;
-            self.member(scanner, known(key, fields)?)
+            self.member(scanner, key, known(key, fields)?)
         })?;
         Ok(Members { start, is_empty })
     }

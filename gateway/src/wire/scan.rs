@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use super::contents::{Contents, Watch};
+
 /// Containers within containers; the body itself is the first.
 pub(crate) const DEPTH_MAX: usize = 64;
 
@@ -50,6 +52,9 @@ pub(crate) struct Scanner<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    /// Escapes in strings so far.
+    escapes: usize,
+    watch: Watch<'a>,
 }
 
 /// The keys seen in one object, as hashes of their unescaped characters. Two different keys with one hash refuse
@@ -66,7 +71,7 @@ pub(crate) struct Quoted<'a>(&'a str);
 
 impl<'a> Scanner<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self { text, at: 0, depth: 0, escapes: 0, watch: Watch::new() }
     }
 
     /// Where the next value starts or the last one ended.
@@ -108,12 +113,31 @@ impl<'a> Scanner<'a> {
 
     /// Checks the next value, whatever it is, and returns where it stands.
     pub(crate) fn skip(&mut self) -> Result<Range<usize>, Fault> {
+        self.skip_value(None)
+    }
+
+    /// Checks the value of a member of the body or of an object in it, and takes note of what it consists of.
+    pub(crate) fn skip_member(&mut self, key: Quoted<'a>) -> Result<(), Fault> {
+        let kind = self.kind()?;
+        self.watch.begin(key, kind, self.depth == 1);
+        self.skip_value(Some(key))?;
+        self.watch.end();
+        Ok(())
+    }
+
+    /// What the text consists of, as far as it was passed by.
+    pub(crate) fn contents(&self) -> Contents {
+        self.watch.finish(self.text.len())
+    }
+
+    fn skip_value(&mut self, key: Option<Quoted<'a>>) -> Result<Range<usize>, Fault> {
         let kind = self.kind()?;
         let start = self.at;
         match kind {
-            Kind::Object | Kind::Array => self.skip_container()?,
+            Kind::Object | Kind::Array => self.skip_container(key)?,
             Kind::String => {
-                self.string()?;
+                let text = self.string()?;
+                self.watch.string(key, text);
             }
             Kind::Number => {
                 self.number()?;
@@ -181,7 +205,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Iterative, so that no text can exhaust the stack; the bits of `objects` say which containers are objects.
-    fn skip_container(&mut self) -> Result<(), Fault> {
+    fn skip_container(&mut self, mut key: Option<Quoted<'a>>) -> Result<(), Fault> {
         let outside = self.depth;
         let mut objects = 0u64;
         loop {
@@ -190,9 +214,10 @@ impl<'a> Scanner<'a> {
             match kind {
                 Kind::Object => self.open(b'{')?,
                 Kind::Array => self.open(b'[')?,
-                _ => just_opened = self.skip().map(|_| false)?,
+                _ => just_opened = self.skip_value(key).map(|_| false)?,
             }
             if just_opened {
+                self.watch.open(key, self.depth);
                 objects = objects << 1 | u64::from(kind == Kind::Object);
             }
             // Close whatever ends here, up to the next value.
@@ -204,12 +229,11 @@ impl<'a> Scanner<'a> {
                 }
                 just_opened = false;
                 if self.more(closing)? {
-                    if is_object {
-                        self.key()?;
-                    }
+                    key = if is_object { Some(self.key()?) } else { None };
                     break;
                 }
                 objects >>= 1;
+                self.watch.close(self.depth + 1);
                 if self.depth == outside {
                     return Ok(());
                 }
@@ -218,7 +242,11 @@ impl<'a> Scanner<'a> {
     }
 
     fn key(&mut self) -> Result<Quoted<'a>, Fault> {
+        let escapes = self.escapes;
         let key = self.string()?;
+        if self.escapes != escapes {
+            self.watch.escaped_key();
+        }
         self.skip_blanks();
         self.expect(b':')?;
         Ok(key)
@@ -256,6 +284,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn escape(&mut self) -> Result<(), Fault> {
+        self.escapes += 1;
         match self.text.as_bytes().get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 self.at += 2;
@@ -316,6 +345,23 @@ impl<'a> Scanner<'a> {
 }
 
 impl<'a> Quoted<'a> {
+    /// The string as it is spelled.
+    pub(crate) fn raw(self) -> &'a str {
+        self.0
+    }
+
+    /// The rest of the string after so many bytes of its spelling, which must not be within an escape.
+    pub(crate) fn after(self, bytes: usize) -> Self {
+        Self(self.0.get(bytes..).unwrap_or_default())
+    }
+
+    /// Whether the string means `text`.
+    pub(crate) fn is(self, text: &str) -> bool {
+        // An escape is longer than what it means.
+        self.0 == text
+            || (self.0.len() > text.len() && self.0.contains('\\') && self.chars().eq(text.chars()))
+    }
+
     /// The characters that the string means.
     pub(crate) fn chars(self) -> impl Iterator<Item = char> + 'a {
         let mut rest = self.0;
