@@ -97,6 +97,19 @@ impl Store {
         budgets.map(status).collect::<rusqlite::Result<_>>().doing(doing)
     }
 
+    /// Takes the wall clock for right although a later instant was seen, after a clock that was wrong for a while.
+    /// What was charged to the future counts no more. No process may be using the database.
+    ///
+    /// # Errors
+    /// SQLite's failure; nothing is changed then.
+    pub fn accept_clock(&mut self, wall_now: TimestampUs) -> Result<(), Error> {
+        let doing = "accept the clock";
+        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        write.execute("UPDATE clock SET high_water_us = ?1", [wall_now]).doing(doing)?;
+        write.execute("DELETE FROM budget_spend WHERE bucket_start_us > ?1", [wall_now]).doing(doing)?;
+        write.commit().doing(doing)
+    }
+
     /// The present instant, which is never before one that was seen earlier.
     ///
     /// # Errors

@@ -154,9 +154,8 @@ pub(crate) fn high_water(conn: &Connection) -> rusqlite::Result<TimestampUs> {
     conn.prepare_cached("SELECT high_water_us FROM clock")?.query_row([], |row| row.get(0))
 }
 
-/// Remembers an instant, unless a later one was seen.
-pub(crate) fn raise_high_water(conn: &Connection, now: TimestampUs) -> rusqlite::Result<()> {
-    let sql = "UPDATE clock SET high_water_us = ?1 WHERE high_water_us < ?1";
-    conn.prepare_cached(sql)?.execute([now])?;
-    Ok(())
+/// Remembers an instant, and answers the latest that any process has seen.
+pub(crate) fn raise_high_water(conn: &Connection, now: TimestampUs) -> rusqlite::Result<TimestampUs> {
+    let sql = "UPDATE clock SET high_water_us = max(high_water_us, ?1) RETURNING high_water_us";
+    conn.prepare_cached(sql)?.query_row([now], |row| row.get(0))
 }

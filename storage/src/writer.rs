@@ -342,7 +342,8 @@ impl Log {
         }
         let percent = self.shared.warning_percent.load(Ordering::Relaxed);
         let (steps, warned) = write_ledger(&write, &self.holder, batch, percent).doing("write the ledger")?;
-        leases::raise_high_water(&write, self.shared.now()).doing("write the ledger")?;
+        let seen = leases::raise_high_water(&write, self.shared.now()).doing("write the ledger")?;
+        self.shared.high_water.fetch_max(seen, Ordering::Relaxed);
         write.commit().doing(doing)?;
         Ok(Committed { seqs, steps, warned })
     }

@@ -6,13 +6,16 @@ use std::path::Path;
 
 use gateway::catalogue::AuthStyle;
 use gateway::control::DaemonStatus;
+use policy::TimestampUs;
 use vault::SlotKind;
 
 use super::files::{has_slot, is_down};
 use super::{Check, Findings};
-use crate::app::App;
+use crate::app::{App, now_us};
 use crate::commands::provider::{each_once, reach, upstream};
+use crate::commands::stop::timestamp;
 use crate::commands::vault::is_key_variable;
+use crate::failure::{Exit, Failure};
 
 /// Where systems keep the certificates they trust, as one file.
 pub(super) const CERTIFICATES: [&str; 7] = [
@@ -82,15 +85,40 @@ pub(super) fn keyring(app: &App) -> Check {
     }
 }
 
-/// The program is not older than the price list in it, so an earlier date means a wrong clock.
-pub(super) fn clock(built_after: &str, now_us: i64) -> Check {
+/// How much the clock may lag behind what was seen before it is told of.
+const CLOCK_LAG_US: TimestampUs = 60_000_000;
+
+/// The program is not older than the price list in it, so an earlier date means a wrong clock. So does an instant in
+/// the database that is still to come; budgets and lifetimes go by that one.
+pub(super) fn clock(built_after: &str, now_us: TimestampUs, seen: Option<TimestampUs>) -> Check {
     let now = jiff::Timestamp::from_microsecond(now_us).map(|now| now.strftime("%Y-%m-%d").to_string());
     let now = now.unwrap_or_default();
-    if now.as_str() >= built_after {
-        return Check::ok("clock", format!("{now}, UTC"));
+    if now.as_str() < built_after {
+        return Check::fail("clock", format!("it says {now}, before this program was built"))
+            .with_hint("set the clock; capabilities expire and budgets renew by it");
     }
-    Check::fail("clock", format!("it says {now}, before this program was built"))
-        .with_hint("set the clock; capabilities expire and budgets renew by it")
+    match seen.filter(|seen| *seen > now_us + CLOCK_LAG_US) {
+        None => Check::ok("clock", format!("{now}, UTC")),
+        Some(seen) => {
+            let message = format!("it was once at {}; budgets and lifetimes go by that", timestamp(seen));
+            Check::warn("clock", message)
+                .with_hint("if it is right now: tokfence stop, then tokfence doctor --accept-clock")
+        }
+    }
+}
+
+/// Takes the clock for right. A running daemon goes by what it has seen, so there must be none.
+pub(super) fn accept_clock(app: &App) -> Result<(), Failure> {
+    match app.daemon_status() {
+        Err(failure) if failure.exit == Exit::NotRunning => {}
+        Ok(_) | Err(_) => {
+            let failure = Failure::new(Exit::Failed, "running", "the daemon goes by the clock it has seen");
+            return Err(failure.with_hint("tokfence stop"));
+        }
+    }
+    app.store()?.accept_clock(now_us())?;
+    app.output.note("the clock is taken for right");
+    Ok(())
 }
 
 /// Keys that an agent started from this shell would read past the gateway. Only names are told.
@@ -236,9 +264,13 @@ mod tests {
     #[test]
     fn a_clock_before_the_program_is_wrong() {
         let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_microsecond();
-        assert_eq!(clock("2026-11-25", at("2026-11-25T00:00:00Z")).verdict, Verdict::Ok);
-        assert_eq!(clock("2026-11-25", at("2026-11-24T23:59:59Z")).verdict, Verdict::Fail);
-        assert_eq!(clock("2026-11-25", 0).verdict, Verdict::Fail);
+        let check = |now, seen, verdict| assert_eq!(clock("2026-11-25", now, seen).verdict, verdict);
+        let now = at("2026-11-25T00:00:00Z");
+        check(now, None, Verdict::Ok);
+        check(at("2026-11-24T23:59:59Z"), None, Verdict::Fail);
+        check(0, None, Verdict::Fail);
+        check(now, Some(now - 1), Verdict::Ok);
+        check(now, Some(at("2026-11-26T00:00:00Z")), Verdict::Warn);
     }
 
     #[test]

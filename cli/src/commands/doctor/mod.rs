@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use clap::Args;
 use gateway::config::Config;
 use gateway::control::DaemonStatus;
+use policy::TimestampUs;
 use serde_json::{Value, json};
+use storage::Store;
 
 use crate::app::{App, now_us};
 use crate::failure::{Exit, Failure};
@@ -19,6 +21,9 @@ pub(crate) struct Doctor {
     /// Connect to each provider that has a key as well; nothing is sent
     #[arg(long)]
     online: bool,
+    /// Take the clock for right although it was once ahead; budgets and lifetimes go by it again
+    #[arg(long)]
+    accept_clock: bool,
 }
 
 /// What one check found.
@@ -47,6 +52,9 @@ struct Findings {
 
 impl Doctor {
     pub(crate) fn run(self, app: &App) -> Result<ExitCode, Failure> {
+        if self.accept_clock {
+            machine::accept_clock(app)?;
+        }
         let checks = examine(app, self.online);
         let found = checks.iter().filter(|check| check.verdict != Verdict::Ok).count();
         let documents: Vec<Value> = checks.iter().map(Check::document).collect();
@@ -72,13 +80,18 @@ fn examine(app: &App, online: bool) -> Vec<Check> {
     checks.push(machine::port(&findings));
     checks.extend(files::sockets(app, &findings));
     checks.push(files::others(app));
-    checks.push(machine::clock(&gateway::embedded_prices().date, now_us()));
+    checks.push(machine::clock(&gateway::embedded_prices().date, now_us(), latest_seen(&findings)));
     checks.push(machine::environment(&findings, std::env::vars_os()));
     checks.push(machine::certificates(&machine::CERTIFICATES));
     if online {
         checks.extend(machine::online(&findings));
     }
     checks
+}
+
+/// The latest instant that the database has seen, if there is one.
+fn latest_seen(findings: &Findings) -> Option<TimestampUs> {
+    Store::open_existing(&findings.config.logging.db_path).and_then(|store| store.effective_now(0)).ok()
 }
 
 impl Check {

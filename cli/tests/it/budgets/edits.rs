@@ -157,3 +157,16 @@ fn the_owner_is_told_once_when_much_of_a_budget_is_spent() {
     drop(gateway.store());
     assert_eq!(std::fs::read_to_string(&told).unwrap().lines().count(), 1);
 }
+
+#[test]
+fn a_clock_that_was_ahead_is_told_of_and_can_be_taken_for_right() {
+    let gateway = gateway("rolling");
+    let database = rusqlite::Connection::open(gateway.home.file("tokfence.db")).unwrap();
+    let doctor =
+        |code: i32, args: &[&str]| gateway.run(["doctor"].iter().chain(args).copied()).expect(code).stdout;
+    database.execute("UPDATE clock SET high_water_us = 4000000000000000", []).unwrap();
+    assert!(doctor(6, &[]).contains("it was once at 2096-"));
+    gateway.run(["doctor", "--accept-clock"]).expect(1);
+    gateway.run(["stop"]).expect(0);
+    assert!(!doctor(6, &["--accept-clock"]).contains("2096"));
+}
