@@ -47,6 +47,10 @@ pub struct Amount {
 )]
 pub struct InvalidBudgetAmount(String);
 
+/// The most that a budget can allow: a hundred million dollars, or as many tokens as that has nano-dollars. Sums over
+/// many of them still fit in 64 bits.
+const LIMIT_MAX: i64 = 100_000_000_000_000_000;
+
 /// Why a budget has no room, with the numbers that its owner asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortage {
@@ -148,10 +152,15 @@ impl FromStr for Amount {
         let lower = text.trim().to_ascii_lowercase();
         let Some(count) = lower.strip_suffix("tokens").or_else(|| lower.strip_suffix("token")) else {
             let money: NanoUsd = text.trim().parse().map_err(|_| invalid())?;
-            return Ok(Unit::NanoUsd.of(money.nanos()));
+            return bounded(money.nanos()).map(|number| Unit::NanoUsd.of(number)).ok_or_else(invalid);
         };
-        tokens(count.trim()).map(|number| Unit::Tokens.of(number)).ok_or_else(invalid)
+        let count = tokens(count.trim()).and_then(bounded);
+        count.map(|number| Unit::Tokens.of(number)).ok_or_else(invalid)
     }
+}
+
+fn bounded(number: i64) -> Option<i64> {
+    (number <= LIMIT_MAX).then_some(number)
 }
 
 /// A count with an optional `k` or `m` and at most three or six decimals.
@@ -187,6 +196,8 @@ mod tests {
         check_amount("10", Some((Unit::NanoUsd, 10_000_000_000)));
         check_amount("$0.29", Some((Unit::NanoUsd, 290_000_000)));
         check_amount("0", Some((Unit::NanoUsd, 0)));
+        check_amount("100000000", Some((Unit::NanoUsd, LIMIT_MAX)));
+        check_amount("100000000.000000001", None);
         check_amount("2M tokens", Some((Unit::Tokens, 2_000_000)));
         check_amount("2mtokens", Some((Unit::Tokens, 2_000_000)));
         check_amount("1.5k tokens", Some((Unit::Tokens, 1_500)));

@@ -14,6 +14,8 @@ use policy::{Budget, BudgetId, Period, Plan, Quote, Shortage, TimestampUs, Unit,
 
 /// A lease is kept at about this part of the limit beyond what requests hold.
 const LEASE_PARTS: i64 = 100;
+/// A request is charged no more than this, a million dollars: a provider's absurd report must not make sums overflow.
+const CHARGE_MAX: i64 = 1_000_000_000_000_000;
 /// For how long what the database had left may refuse a request without asking again.
 const LEFT_IS_FRESH: Duration = Duration::from_secs(1);
 /// After this long without a request everything that is not held is given back.
@@ -244,7 +246,7 @@ impl Books {
         for part in held {
             // A budget that was cleared meanwhile counts nothing any more.
             let Some((_, pot)) = self.pot(part.budget, part.start) else { continue };
-            let amount = used(part.unit).max(0);
+            let amount = used(part.unit).clamp(0, CHARGE_MAX.max(part.amount));
             pot.reserved -= part.amount;
             pot.unbooked += amount;
             pot.room += part.amount - amount;

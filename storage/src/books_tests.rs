@@ -10,6 +10,7 @@ use policy::{
     Subject, Transport, Unit, admit,
 };
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rusqlite::{Connection, params};
 
 use super::*;
@@ -338,8 +339,16 @@ impl Books {
     }
 }
 
+/// The same cases in every run, unless `PROPTEST_CASES` asks for more or `TOKFENCE_TEST_SEED` for others.
+fn reproducible() -> ProptestConfig {
+    let seed = std::env::var("TOKFENCE_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let default = ProptestConfig::default();
+    let (cases, rng_seed) = (default.cases.max(400), RngSeed::Fixed(seed.unwrap_or(20_261_125)));
+    ProptestConfig { cases, rng_seed, ..default }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(reproducible())]
 
     #[test]
     fn no_order_of_events_passes_a_limit_or_loses_money(

@@ -26,15 +26,18 @@ pub struct Warning {
     pub spent: i64,
 }
 
+/// What is spent in a bucket is counted up to here, which is the highest limit. Sums of buckets fit in 64 bits.
+const SPENT_MAX: i64 = 100_000_000_000_000_000;
+
 /// Books what ended requests used. A budget that was cleared meanwhile counts nothing any more.
 pub(crate) fn book(conn: &Connection, charges: &[Charge]) -> rusqlite::Result<()> {
     let mut statement = conn.prepare_cached(
         "INSERT INTO budget_spend (budget_id, bucket_start_us, spent_amount)
          SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM budgets WHERE id = ?1)
-         ON CONFLICT DO UPDATE SET spent_amount = spent_amount + excluded.spent_amount",
+         ON CONFLICT DO UPDATE SET spent_amount = min(spent_amount + excluded.spent_amount, ?4)",
     )?;
     for charge in charges.iter().filter(|charge| charge.amount > 0) {
-        statement.execute(params![charge.budget.0, charge.bucket, charge.amount])?;
+        statement.execute(params![charge.budget.0, charge.bucket, charge.amount, SPENT_MAX])?;
     }
     Ok(())
 }
@@ -108,8 +111,9 @@ pub(crate) fn forfeit(conn: &Connection, holder: &str, now: TimestampUs) -> rusq
     let mut statement = conn.prepare_cached(
         "INSERT INTO budget_spend (budget_id, bucket_start_us, spent_amount, forfeited_amount)
          VALUES (?1, ?2, ?3, ?3)
-         ON CONFLICT DO UPDATE SET spent_amount = spent_amount + excluded.spent_amount,
-                                   forfeited_amount = forfeited_amount + excluded.forfeited_amount",
+         ON CONFLICT DO UPDATE SET
+            spent_amount = min(spent_amount + excluded.spent_amount, ?4),
+            forfeited_amount = min(forfeited_amount + excluded.forfeited_amount, ?4)",
     )?;
     for (budget, period, start, amount) in leases {
         let bucket = match period {
@@ -117,9 +121,20 @@ pub(crate) fn forfeit(conn: &Connection, holder: &str, now: TimestampUs) -> rusq
             Period::Rolling { .. } => period.window(now, &TimeZone::UTC).bucket,
             Period::Daily | Period::Weekly | Period::Monthly | Period::Total => start,
         };
-        statement.execute(params![budget, bucket, amount])?;
+        statement.execute(params![budget, bucket, amount, SPENT_MAX])?;
     }
     conn.prepare_cached("DELETE FROM budget_leases WHERE holder = ?1")?.execute([holder])?;
+    Ok(())
+}
+
+/// Forgets what counts no more and nobody asks for: slices of rolling budgets after eight days, calendar periods after
+/// some four hundred.
+pub(crate) fn forget_old(conn: &Connection, now: TimestampUs) -> rusqlite::Result<()> {
+    const DAY_US: TimestampUs = 24 * 60 * 60 * 1_000_000;
+    let sql = "DELETE FROM budget_spend WHERE bucket_start_us > 0 AND (bucket_start_us < ?1 OR
+                   bucket_start_us < ?2 AND budget_id IN
+                       (SELECT id FROM budgets WHERE period NOT IN ('daily', 'weekly', 'monthly', 'total')))";
+    conn.prepare_cached(sql)?.execute([now - 400 * DAY_US, now - 8 * DAY_US])?;
     Ok(())
 }
 

@@ -147,6 +147,7 @@ fn begin(conn: &mut Connection, path: &Path, shared: &Shared) -> Result<(Holder,
     for holder in &dead {
         leases::forfeit(&write, holder, shared.now()).doing(doing)?;
     }
+    leases::forget_old(&write, shared.now()).doing(doing)?;
     let random: i64 = write.query_row("SELECT random()", [], |row| row.get(0)).doing(doing)?;
     write.commit().doing(doing)?;
     let unix_ms = u64::try_from(shared.now() / 1_000).unwrap_or(0);
@@ -374,6 +375,8 @@ impl Log {
         }
         let keep_us = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
         let cutoff = (self.config.clock)().saturating_sub(keep_us);
+        // What is forgotten late takes up a little room.
+        let _ = leases::forget_old(&self.conn, self.shared.now());
         let (has_more, pause) = match retention::delete_older_than(&self.conn, cutoff, RETENTION_ROWS) {
             Ok(deleted) if deleted >= u64::from(RETENTION_ROWS) => (true, Duration::ZERO),
             Ok(_) => (false, RETENTION_EVERY),

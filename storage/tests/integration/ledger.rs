@@ -133,6 +133,42 @@ fn a_clock_that_is_set_back_opens_no_budget_again() {
 }
 
 #[test]
+fn an_absurd_cost_is_charged_and_the_log_goes_on() {
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "5h", 100_000_000_000_000_000);
+    for number in 0..200 {
+        let held = reserve(&ledger, &rules, 1);
+        let Ok(held) = held else { break };
+        held.settle(row(number), used(u64::MAX));
+    }
+    ledger.flush(PATIENCE).unwrap();
+    let (spent, _, reserved) = standing(&home.store());
+    assert_eq!((spent, reserved), (100_000_000_000_000_000, 0));
+    assert_eq!(reserve(&ledger, &rules, 1).unwrap_err(), DenialCode::BudgetExceeded);
+    assert_eq!(ledger.health().rows_rejected, 0);
+    writer.shutdown().unwrap();
+}
+
+#[test]
+fn slices_that_count_no_more_are_forgotten() {
+    let home = Home::new();
+    let start = |clock| Writer::start(&home.path(), WriterConfig { clock, ..config() }).unwrap();
+    let (ledger, writer) = start(|| TODAY);
+    let rules = set(&mut home.store(), &ledger, "5h", 1_000);
+    reserve(&ledger, &rules, 10).unwrap().settle(row(1), used(10));
+    writer.shutdown().unwrap();
+    let slices = || {
+        let conn = rusqlite::Connection::open(home.path()).unwrap();
+        conn.query_row("SELECT count(*) FROM budget_spend", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    start(|| TODAY + 7 * DAY_US).1.shutdown().unwrap();
+    assert_eq!(slices(), 1);
+    start(|| TODAY + 9 * DAY_US).1.shutdown().unwrap();
+    assert_eq!(slices(), 0);
+}
+
+#[test]
 fn a_request_that_gives_up_waiting_leaves_nothing_held() {
     let home = Home::new();
     let (ledger, writer) = home.writer();

@@ -170,3 +170,16 @@ fn a_clock_that_was_ahead_is_told_of_and_can_be_taken_for_right() {
     gateway.run(["stop"]).expect(0);
     assert!(!doctor(6, &["--accept-clock"]).contains("2096"));
 }
+
+#[test]
+fn while_budgets_cannot_be_written_nothing_they_apply_to_is_let_through() {
+    let gateway = gateway("rolling");
+    set(&gateway, "agent:tester", "10", "daily");
+    let free = gateway.mint(&["free"]);
+    let mut database = rusqlite::Connection::open(gateway.home.file("tokfence.db")).unwrap();
+    let lock = database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    gateway.ask(question("", 10)).expect_refusal(503, "state_unavailable");
+    gateway.tcp().ask(&question("", 10).bearer(&free)).expect(200);
+    drop(lock);
+    gateway.ask(question("", 10)).expect(200);
+}
