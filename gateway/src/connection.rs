@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use policy::Transport;
 
+use crate::lifeline::Lifeline;
+
 /// What is known about a connection for as long as it lasts.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -21,6 +23,8 @@ pub(crate) struct Connection {
     first_byte_ms: AtomicU64,
     idle_ms: AtomicU64,
     is_overdue: AtomicBool,
+    /// How the request that runs on it is cut.
+    pub(crate) lifeline: Lifeline,
 }
 
 impl Connection {
@@ -42,6 +46,7 @@ impl Connection {
             first_byte_ms: AtomicU64::new(0),
             idle_ms: AtomicU64::new(0),
             is_overdue: AtomicBool::new(false),
+            lifeline: Lifeline::new(),
         }
     }
 

@@ -8,18 +8,24 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
-use policy::{Basis, Capability, Denial, DenialCode, NanoUsd, RequestId, RouteClass, TimestampUs, Usage};
-use storage::{LogText, Outcome, RequestRow, Reservation};
+use policy::{
+    Basis, Capability, Denial, DenialCode, NanoUsd, Quote, RequestId, RouteClass, TimestampUs, Usage,
+};
+use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 
 use crate::body::StoredBody;
 use crate::catalogue::Provider;
+use crate::config::Reserve;
 use crate::connection::Connection;
-use crate::facts::Facts;
+use crate::cutting::Shown;
+use crate::facts::{Facts, anonymous};
 use crate::meter::{self, Meter, Metered};
-use crate::rates::Permit;
+use crate::quote;
+use crate::rates::{self, Permit};
+use crate::respond;
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;
-use crate::wire::{Framing, HideUsage};
+use crate::wire::{ARRAY_STREAM, Framing, HideUsage, Seam};
 
 /// Informational answers (1xx) of one request.
 const INFORMATIONAL_MAX: u32 = 16;
@@ -47,10 +53,17 @@ pub(crate) struct Context {
     /// Why the attempt to reach the provider failed, where we know it better than the engine.
     pub(crate) failure: Option<Denial>,
     status: Option<u16>,
-    meter: Option<Box<Meter>>,
+    /// What the provider answered, whatever the caller got.
+    provider_status: Option<u16>,
+    pub(crate) meter: Option<Box<Meter>>,
+    /// Since when a stream waits for its budgets.
+    pub(crate) uncovered_since: Option<Instant>,
     pub(crate) hide_usage: Option<Hide>,
+    pub(crate) shown: Shown,
     first_byte_us: Option<u64>,
     response_bytes: u64,
+    /// The limit on the answer's length that we set, in tokens.
+    output_limit: Option<u64>,
 }
 
 /// Where a request stands. Each stage is entered once, in this order.
@@ -82,6 +95,8 @@ pub(crate) enum Answer {
     Failed(DenialCode),
     /// The caller left.
     CallerGone,
+    /// We ended it.
+    Cut(DenialCode),
 }
 
 /// Takes the usage event out of a stream whose caller did not ask for it.
@@ -124,10 +139,14 @@ impl Context {
             informational: 0,
             failure: None,
             status: None,
+            provider_status: None,
             meter: None,
+            uncovered_since: None,
             hide_usage: None,
+            shown: Shown::default(),
             first_byte_us: None,
             response_bytes: 0,
+            output_limit: None,
         }
     }
 
@@ -141,8 +160,8 @@ impl Context {
 
     /// Takes the tokens that the request is taken to need from those limits; the body must have been read.
     pub(crate) fn take_tokens(&mut self) -> Result<(), Denial> {
-        let (class, body_bytes) = (self.facts.class, self.request_bytes);
-        self.permit.as_mut().map_or(Ok(()), |permit| permit.take_tokens(class, body_bytes))
+        let Some(permit) = &mut self.permit else { return Ok(()) };
+        permit.take_tokens(rates::tokens_needed(&self.facts, self.request_bytes))
     }
 
     /// The caller is about to see the end of the answer and may ask again at once.
@@ -157,35 +176,62 @@ impl Context {
         self.permit = None;
     }
 
-    /// Takes from the body what decisions need. Whether its usage is asked for on the caller's behalf is answered.
-    pub(crate) fn read_body(&mut self, request: &RequestHeader) -> Result<bool, Denial> {
+    /// Takes from the body what decisions need.
+    pub(crate) fn read_body(&mut self, request: &RequestHeader) -> Result<(), Denial> {
         self.request_bytes = self.body.bytes.len() as u64;
-        let rewritten = self.facts.read_body(request, &self.body.bytes)?;
-        let asks_for_usage = rewritten.is_some();
-        if let Some(body) = rewritten {
-            self.body.replace(body);
-        }
-        Ok(asks_for_usage)
+        self.facts.read_body(request, &self.body.bytes)
     }
 
+    /// What the request may cost; nothing is worked out where nobody counts it.
+    pub(crate) fn quote(&self) -> Quote {
+        if self.snapshot.rules.budgets.is_empty() {
+            return Quote::FREE;
+        }
+        quote::quote(&self.facts, &self.snapshot, &self.shared.lengths, self.request_bytes)
+    }
+
+    /// The budgets have room. The body becomes the one that is sent: its answer limited to what a strict budget
+    /// covers, its usage asked for on the caller's behalf.
     pub(crate) fn reserved(
         &mut self,
         reservation: Reservation,
         upstream: Arc<Upstream>,
         target: String,
-        hides_usage: bool,
-    ) {
+    ) -> Result<(), Denial> {
+        let covered = reservation.covered_output().filter(|_| self.is_strict());
+        self.stage = Stage::Reserved(Box::new(Reserved { reservation, upstream, target }));
+        self.enter_live();
+        if let Some(covered) = covered {
+            self.limit_output(covered)?;
+        }
+        if let Some(body) = self.facts.ask_for_usage(&self.body.bytes) {
+            self.body.replace(body);
+            self.hide_usage = Some(Hide(Some(HideUsage::new())));
+        }
         if let Some(permit) = &mut self.permit {
             permit.admit();
         }
-        self.stage = Stage::Reserved(Box::new(Reserved { reservation, upstream, target }));
-        self.hide_usage = hides_usage.then(|| Hide(Some(HideUsage::new())));
+        Ok(())
+    }
+
+    fn is_strict(&self) -> bool {
+        self.snapshot.config.budget.reserve == Reserve::Strict
+    }
+
+    fn limit_output(&mut self, covered: u64) -> Result<(), Denial> {
+        let Some(limit) = quote::output_limit(&self.facts, &self.snapshot, covered)? else { return Ok(()) };
+        let body = quote::limit_answer(&self.facts, &self.body.bytes, limit)?;
+        self.facts.body_replaced(&body)?;
+        self.body.replace(body);
+        self.output_limit = Some(limit.into());
+        Ok(())
     }
 
     /// The provider's answer begins: decides how it is read.
     pub(crate) fn begin_answer(&mut self, response: &ResponseHeader) {
         self.answer = Answer::Provider(response.status.as_u16());
         self.status = Some(response.status.as_u16());
+        self.provider_status = self.status;
         let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let framing = content_type.and_then(Framing::from_content_type);
         let is_coded = response.headers.contains_key(header::CONTENT_ENCODING);
@@ -195,6 +241,8 @@ impl Context {
         if let (Some(framing), Some(provider), true) =
             (framing, &self.facts.provider, response.status.is_success())
         {
+            let is_array = self.facts.path.ends_with(ARRAY_STREAM);
+            self.shown.seam = Seam::new(framing, is_array).filter(|_| !is_coded);
             self.facts.is_streaming |= framing != Framing::Json;
             self.meter = Some(Box::new(Meter::new(provider.wire, framing)));
         }
@@ -234,10 +282,16 @@ impl Context {
         match std::mem::replace(&mut self.stage, Stage::Settled) {
             Stage::Reserved(reserved) => {
                 let row = self.row();
+                let used = used(&row);
+                if reserved.reservation.is_limited() && !row.is_streaming && row.basis == Basis::Reported {
+                    let agent = row.agent.as_ref().unwrap_or_else(|| anonymous());
+                    self.shared.lengths.add(agent, row.usage.output);
+                }
                 if let Some(permit) = self.permit.take() {
                     permit.finish(row.usage.total());
                 }
-                reserved.reservation.settle(row);
+                self.connection.lifeline.end();
+                reserved.reservation.settle(row, used);
             }
             Stage::Received => {
                 let row = self.row();
@@ -279,7 +333,7 @@ impl Context {
             first_byte_us: self.first_byte_us,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
-            output_limit: None,
+            output_limit: self.output_limit,
         }
     }
 
@@ -295,6 +349,7 @@ impl Context {
             Answer::Provider(_) => (Outcome::Completed, None),
             Answer::Failed(denial) => (Outcome::UpstreamError, code(denial)),
             Answer::CallerGone => (Outcome::ClientGone, Some(Cow::Borrowed("client_gone"))),
+            Answer::Cut(denial) => (Outcome::Cut, code(denial)),
         }
     }
 
@@ -321,6 +376,7 @@ impl Context {
         let is_answered = match self.answer {
             Answer::Refused(_) => false,
             Answer::Provider(status) => status < 400,
+            Answer::Cut(_) => self.is_sent && self.provider_status.is_none_or(|status| status < 400),
             Answer::Pending | Answer::Failed(_) | Answer::CallerGone => self.is_sent,
         };
         costs_money && is_answered
@@ -328,7 +384,7 @@ impl Context {
 
     fn cost(&self, usage: &Usage, metered: Option<&Metered>) -> Option<NanoUsd> {
         let provider: &Provider = self.facts.provider.as_ref()?;
-        if provider.is_local && provider.auth == crate::catalogue::AuthStyle::None {
+        if quote::is_free(provider) {
             return Some(NanoUsd::ZERO);
         }
         let prices = &self.snapshot.prices;
@@ -344,9 +400,21 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        // A request that could not be ended in order is dropped on purpose, and answered by its status.
+        if let Some(code) = self.connection.lifeline.lost_code().filter(|_| !self.is_finished) {
+            self.answer = Answer::Cut(code);
+            self.status = self.status.or(Some(respond::status(code)));
+            self.is_finished = true;
+        }
         self.settle();
         self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// What a finished request is charged to its budgets.
+fn used(row: &RequestRow) -> Used {
+    let tokens = row.usage.total();
+    row.cost.map_or(Used::Unpriced { tokens }, |cost| Used::Known { cost, tokens })
 }
 
 /// The row of a request that was refused by its head and never reached the engine.

@@ -22,7 +22,10 @@ pub enum Command {
     /// Wait until every row so far is in the database.
     Flush,
     /// Forget the keys.
-    Lock,
+    Lock {
+        /// Whether requests that run may end by themselves; otherwise they are cut.
+        lets_finish: bool,
+    },
     /// Open the vault.
     Unlock {
         /// With what.
@@ -148,7 +151,7 @@ impl std::fmt::Debug for Command {
             Self::Status => "Status",
             Self::Reload => "Reload",
             Self::Flush => "Flush",
-            Self::Lock => "Lock",
+            Self::Lock { .. } => "Lock",
             Self::Unlock { .. } => "Unlock",
             Self::Rates => "Rates",
             Self::Kill { .. } => "Kill",

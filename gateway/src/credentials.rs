@@ -46,10 +46,7 @@ impl KeyRing {
     pub(crate) fn credential_for(&self, provider: &Provider) -> Result<Option<&Credential>, Denial> {
         let credentials = match self {
             _ if provider.auth == AuthStyle::None => return Ok(None),
-            Self::Locked => {
-                let denial = Denial::new(DenialCode::VaultLocked, "the vault is locked");
-                return Err(denial.with_hint("tokfence unlock"));
-            }
+            Self::Locked => return Err(vault_locked()),
             Self::Unlocked(credentials) => credentials,
         };
         let missing = |message: String| {
@@ -67,6 +64,11 @@ impl KeyRing {
         }
         Ok(Some(credential))
     }
+}
+
+/// What is answered while the vault is locked.
+pub(crate) fn vault_locked() -> Denial {
+    Denial::new(DenialCode::VaultLocked, "the vault is locked").with_hint("tokfence unlock")
 }
 
 /// The header that carries a credential; `None` when it could not stand in one.

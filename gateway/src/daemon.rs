@@ -8,15 +8,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{PriceTable, ProviderId, Revocation, Subject, TimestampUs};
-use storage::{LogState, Store};
+use policy::{PriceTable, ProviderId, Revocation, Rules, Subject, TimestampUs};
+use storage::LogState;
 use vault::{RecoveryCode, Secret, Unlock, Vault};
 
 use crate::config::{Config, ConfigError};
 use crate::control::{DaemonStatus, RateStatus, Reply, Revoked, UnlockWith};
-use crate::credentials::KeyRing;
+use crate::credentials::{KeyRing, vault_locked};
 use crate::home::Home;
-use crate::state::{Shared, Snapshot};
+use crate::notify;
+use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::{Upstream, UpstreamError};
 
 /// How long a flush may take before it is called failed.
@@ -66,7 +67,6 @@ pub(crate) struct Daemon {
     place: Place,
     started_at: TimestampUs,
     reloading: Mutex<()>,
-    store: Mutex<Watched>,
     vault: Mutex<Option<Vault>>,
 }
 
@@ -78,24 +78,15 @@ pub(crate) struct Place {
     pub(crate) socket: PathBuf,
 }
 
-/// The policy's connection, and what was last seen through it.
-struct Watched {
-    store: Store,
-    data_version: i64,
-    epoch: i64,
-}
-
-/// Builds a snapshot of a configuration and the policy in the database. Answers the policy's epoch beside it.
-pub(crate) fn load_snapshot(config: Config, store: &Store) -> Result<(Snapshot, i64), DaemonError> {
+/// Builds a snapshot of a configuration and the rules in the database.
+pub(crate) fn load_snapshot(config: Config, rules: Rules) -> Result<Snapshot, DaemonError> {
     let upstreams = make_upstreams(&config, &HashMap::new())?;
-    let policy = store.load_policy()?;
-    let snapshot = Snapshot {
+    Ok(Snapshot {
         config: Arc::new(config),
-        rules: Arc::new(policy.rules),
+        rules: Arc::new(rules),
         upstreams: Arc::new(upstreams),
         prices: embedded_prices(),
-    };
-    Ok((snapshot, policy.epoch))
+    })
 }
 
 type Upstreams = HashMap<ProviderId, Arc<Upstream>>;
@@ -124,23 +115,11 @@ pub fn embedded_prices() -> Arc<PriceTable> {
 }
 
 impl Daemon {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        place: Place,
-        (store, epoch): (Store, i64),
-        vault: Option<Vault>,
-    ) -> Result<Self, DaemonError> {
-        let data_version = store.data_version()?;
-        let daemon = Self {
-            shared,
-            place,
-            started_at: crate::state::now_us(),
-            reloading: Mutex::new(()),
-            store: Mutex::new(Watched { store, data_version, epoch }),
-            vault: Mutex::new(vault),
-        };
+    pub(crate) fn new(shared: Arc<Shared>, place: Place, vault: Option<Vault>) -> Self {
+        let daemon =
+            Self { shared, place, started_at: now_us(), reloading: Mutex::new(()), vault: Mutex::new(vault) };
         daemon.publish_keys(&lock(&daemon.vault));
-        Ok(daemon)
+        daemon
     }
 
     /// Reads configuration, policy and vault again. From when this returns, requests see the new state. A part
@@ -149,24 +128,12 @@ impl Daemon {
     pub(crate) fn reload(&self) -> Result<Vec<String>, DaemonError> {
         // One at a time: what was read first must not be put in place last.
         let _turn = lock(&self.reloading);
-        let policy = self.reload_policy();
+        let rules = self.shared.reload_rules();
         let config = self.reload_config();
         let keys = self.reload_keys();
-        policy?;
+        rules?;
         keys?;
         config
-    }
-
-    fn reload_policy(&self) -> Result<(), DaemonError> {
-        self.publish_policy(&mut lock(&self.store))
-    }
-
-    fn publish_policy(&self, watched: &mut Watched) -> Result<(), DaemonError> {
-        let policy = watched.store.load_policy()?;
-        watched.epoch = policy.epoch;
-        let rules = Arc::new(policy.rules);
-        self.shared.change_snapshot(|old| Snapshot { rules, ..old });
-        Ok(())
     }
 
     fn reload_config(&self) -> Result<Vec<String>, DaemonError> {
@@ -179,6 +146,14 @@ impl Daemon {
         Ok(notes)
     }
 
+    /// Tells of budgets of which much is spent. May take as long as the command that is told with.
+    pub(crate) fn tell_warnings(&self) {
+        let warnings = self.shared.ledger.take_warnings();
+        if !warnings.is_empty() {
+            notify::tell(&warnings, &self.shared.snapshot.load().config.notifications);
+        }
+    }
+
     fn reload_keys(&self) -> Result<(), DaemonError> {
         let mut vault = lock(&self.vault);
         if let Some(open) = vault.as_mut() {
@@ -188,9 +163,11 @@ impl Daemon {
         Ok(())
     }
 
-    /// Notices what other processes changed without telling: policy rows and the vault.
+    /// Notices what changes without being told: capabilities that end, and what other processes did to policy rows
+    /// and the vault.
     pub(crate) fn look_for_changes(&self) -> Result<(), DaemonError> {
-        self.look_at_policy()?;
+        self.shared.live.recheck_ended(&self.shared.snapshot.load().rules, self.shared.ledger.now());
+        self.shared.look_at_rules()?;
         let mut vault = lock(&self.vault);
         if let Some(open) = vault.as_mut()
             && open.refresh()?
@@ -200,25 +177,14 @@ impl Daemon {
         Ok(())
     }
 
-    fn look_at_policy(&self) -> Result<(), DaemonError> {
-        let mut watched = lock(&self.store);
-        let data_version = watched.store.data_version()?;
-        if watched.data_version == data_version {
-            return Ok(());
-        }
-        if watched.store.policy_epoch()? != watched.epoch {
-            self.publish_policy(&mut watched)?;
-        }
-        // Only now: a change that could not be read is looked at again.
-        watched.data_version = data_version;
-        Ok(())
-    }
-
-    /// Forgets the keys. Requests that are already with a provider end as they are.
-    pub(crate) fn lock(&self) {
+    /// Forgets the keys. Requests that are already with a provider are cut, unless they may finish.
+    pub(crate) fn lock(&self, lets_finish: bool) {
         let mut vault = lock(&self.vault);
         *vault = None;
         self.publish_keys(&vault);
+        if !lets_finish {
+            self.shared.live.cut_all(&vault_locked());
+        }
     }
 
     /// Opens the vault.
@@ -262,9 +228,8 @@ impl Daemon {
 
     /// Turns the kill switch on. In force when this returns.
     pub(crate) fn kill(&self, reason: &str) -> Result<(), DaemonError> {
-        let mut watched = lock(&self.store);
-        watched.store.kill(reason, crate::state::now_us())?;
-        self.publish_policy(&mut watched)
+        self.shared.change_rules(|store| store.kill(reason, now_us()))?;
+        Ok(())
     }
 
     /// Waits until every row so far is in the database.

@@ -7,8 +7,9 @@ use pingora::http::RequestHeader;
 use policy::{AgentName, Capability, CapabilityId, Denial, DenialCode, RouteClass, Rules, TimestampUs};
 
 use crate::catalogue::Provider;
+use crate::lifeline::check_standing;
 use crate::route::Route;
-use crate::wire::{self, WireFormat};
+use crate::wire::{self, RequestFacts, WireFormat};
 
 /// What is known of a request so far.
 #[derive(Debug, Default)]
@@ -23,8 +24,10 @@ pub(crate) struct Facts {
     pub(crate) agent: Option<AgentName>,
     pub(crate) capability: Option<CapabilityId>,
     /// What its secret was; when that is replaced, what was begun with the old one has no standing.
-    secret_hash: Option<[u8; 32]>,
+    pub(crate) secret_hash: Option<[u8; 32]>,
     pub(crate) is_streaming: bool,
+    /// What its body says, if it is one that decisions are taken from.
+    pub(crate) body: Option<RequestFacts>,
 }
 
 /// The agent to whom requests without a capability are booked, where those are served.
@@ -47,7 +50,7 @@ impl Facts {
         self.class = Some(route.class);
         self.path.clone_from(&route.path);
         self.model.clone_from(&route.model);
-        self.is_streaming = route.path.ends_with(":streamGenerateContent");
+        self.is_streaming = route.path.ends_with(wire::ARRAY_STREAM);
     }
 
     /// The caller proved who it is.
@@ -65,38 +68,48 @@ impl Facts {
     /// The [`Denial`] to answer with, or to end the answer with.
     pub(crate) fn check_standing(&self, rules: &Rules, now: TimestampUs) -> Result<(), Denial> {
         let (Some(agent), Some(provider)) = (&self.agent, &self.provider) else { return Ok(()) };
-        let gone = || Denial::new(DenialCode::RevokedCapability, "the capability was revoked");
-        let of_same_secret = |found: &&Capability| Some(found.secret_hash) == self.secret_hash;
-        let found = |id| rules.capabilities.get(&id).filter(of_same_secret).ok_or_else(gone);
-        let capability = self.capability.map(found).transpose()?;
-        rules.check_standing(capability, agent, &provider.id, now)
+        let (id, secret_hash) = (self.capability, self.secret_hash.as_ref());
+        check_standing(rules, id, secret_hash, agent, &provider.id, now)
     }
 
-    /// Takes from the body what decisions need. Answers another body to be sent instead, where the provider is
-    /// to be asked for the usage of a stream whose caller did not ask.
-    pub(crate) fn read_body(
-        &mut self,
-        request: &RequestHeader,
-        body: &[u8],
-    ) -> Result<Option<Vec<u8>>, Denial> {
+    /// Takes from the body what decisions need.
+    pub(crate) fn read_body(&mut self, request: &RequestHeader, body: &[u8]) -> Result<(), Denial> {
         let is_post = request.method == http::Method::POST;
         let Some(provider) = self.provider.as_ref().filter(|_| is_post && self.is_decided_by_body()) else {
-            return Ok(None);
+            return Ok(());
         };
         if !is_json(request, &self.path)? {
-            return Ok(None);
+            return Ok(());
         }
-        let found = wire::request_facts(body)
-            .map_err(|fault| Denial::new(DenialCode::InvalidRequest, fault.to_string()))?;
+        let found = read_facts(body)?;
         let streams_by_default = provider.wire == WireFormat::Ollama && self.path.starts_with("/api/");
         self.is_streaming |= found.stream.unwrap_or(streams_by_default);
-        let may_ask = provider.takes_include_usage && self.path.ends_with("/completions");
-        let rewritten = may_ask.then(|| wire::inject_include_usage(body, &found)).flatten();
         self.names_other_models = found.names_other_models;
         if self.model.is_none() {
-            self.model = found.model;
+            self.model.clone_from(&found.model);
         }
-        Ok(rewritten)
+        self.body = Some(found);
+        Ok(())
+    }
+
+    /// Another body to be sent instead, which asks for the usage of a stream whose caller did not ask. It must be the
+    /// body that the facts were taken from.
+    pub(crate) fn ask_for_usage(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let found = self.body.as_ref()?;
+        let provider = self.provider.as_ref()?;
+        let may_ask = provider.takes_include_usage && self.path.ends_with("/completions");
+        may_ask.then(|| wire::inject_include_usage(body, found)).flatten()
+    }
+
+    /// The body was replaced by another one of ours: what is known of it is read again.
+    pub(crate) fn body_replaced(&mut self, body: &[u8]) -> Result<(), Denial> {
+        self.body = Some(read_facts(body)?);
+        Ok(())
+    }
+
+    /// The format that the caller speaks, once the provider is known.
+    pub(crate) fn wire(&self) -> Option<WireFormat> {
+        self.provider.as_ref().map(|provider| provider.wire)
     }
 
     /// Whether the route's body is one that decisions are taken from.
@@ -108,6 +121,10 @@ impl Facts {
             }
         }
     }
+}
+
+fn read_facts(body: &[u8]) -> Result<RequestFacts, Denial> {
+    wire::request_facts(body).map_err(|fault| Denial::new(DenialCode::InvalidRequest, fault.to_string()))
 }
 
 /// Whether the body is JSON; routes for sound and images take uploads as well. A type that a web page could send

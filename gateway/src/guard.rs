@@ -72,6 +72,8 @@ pub(crate) struct Guard {
     /// When something last went through, and whether the answer has begun.
     last_progress: Instant,
     has_answered: bool,
+    /// Whether something was written since the last flush that came to its end.
+    is_unflushed: bool,
     /// Looks at the progress now and then. It outlives requests, so that most of them never touch a timer.
     watchdog: Option<Pin<Box<Sleep>>>,
 }
@@ -93,8 +95,21 @@ impl Guard {
             deadline: None,
             last_progress: Instant::now(),
             has_answered: false,
+            is_unflushed: false,
             watchdog: None,
         }
+    }
+
+    /// For a connection on which nothing is left to do but to say this. Reading from it does so.
+    pub(crate) fn refusing(
+        socket: Socket,
+        connection: Arc<Connection>,
+        refuser: Arc<dyn Refuse>,
+        response: Vec<u8>,
+    ) -> Self {
+        let mut guard = Self::new(socket, connection, refuser, 0);
+        guard.answer_last(response);
+        guard
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
@@ -125,7 +140,7 @@ impl Guard {
             if !is_awaited {
                 // Enough is kept back. The socket's waker is not registered: the engine polls again when it has
                 // written, and reads on when it awaits the next request.
-                return self.poll_overdue(cx);
+                return self.poll_ended(cx);
             }
             self.refuse_size();
             return Poll::Ready(Ok(Step::Again));
@@ -135,14 +150,31 @@ impl Guard {
             Poll::Ready(result) => Poll::Ready(result.map(|_| Step::Again)),
             Poll::Pending if is_awaited && !self.buffer.is_empty() => self.poll_head_deadline(cx),
             Poll::Pending if is_awaited => Poll::Pending,
-            Poll::Pending => self.poll_overdue(cx),
+            Poll::Pending => self.poll_ended(cx),
         }
     }
 
-    /// Ends a request whose answer has kept the caller waiting for too long.
-    fn poll_overdue<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// Ends a request that was cut, or whose answer has kept the caller waiting for too long.
+    fn poll_ended<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if let Some(due) = self.connection.lifeline.due() {
+            ready!(self.poll_until(cx, due));
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let Some(limit) = self.connection.answer_limit(self.has_answered) else { return Poll::Pending };
-        let due = self.last_progress + limit;
+        ready!(self.poll_until(cx, self.last_progress + limit));
+        self.connection.set_overdue();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Gives up a write that stays pending after the request was cut. A caller that reads slowly has a moment.
+    fn poll_stuck<T>(&mut self, cx: &mut Context<'_>, is_torn: bool) -> Poll<io::Result<T>> {
+        let Some(due) = self.connection.lifeline.write_due() else { return Poll::Pending };
+        ready!(self.poll_until(cx, due));
+        self.connection.lifeline.set_stuck(is_torn);
+        Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+    }
+
+    fn poll_until(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
         while Instant::now() < due {
             let watchdog = self.watchdog.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
             if watchdog.is_elapsed() || watchdog.deadline() > due {
@@ -150,8 +182,7 @@ impl Guard {
             }
             ready!(watchdog.as_mut().poll(cx));
         }
-        self.connection.set_overdue();
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        Poll::Ready(())
     }
 
     fn finish_head(&mut self, end: usize) {
@@ -187,6 +218,10 @@ impl Guard {
     fn refuse(&mut self, denial: &Denial) {
         let response = self.refuser.refuse(&self.connection, &self.buffer, denial);
         self.buffer.clear();
+        self.answer_last(response);
+    }
+
+    fn answer_last(&mut self, response: Vec<u8>) {
         self.deadline = Some(Box::pin(tokio::time::sleep(LINGER)));
         self.state = State::Refusing { response, written: 0, dropped: 0 };
     }
@@ -214,10 +249,19 @@ impl Guard {
         Poll::Ready(Ok(count))
     }
 
-    /// Remembers that a part of the answer went out.
-    fn answered(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(written, Poll::Ready(Ok(_))) {
-            (self.last_progress, self.has_answered) = (Instant::now(), true);
+    /// Remembers that a part of the answer went out, or looks whether it is still to be waited for.
+    fn answered(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(_)) => {
+                (self.last_progress, self.has_answered) = (Instant::now(), true);
+                self.is_unflushed = true;
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => return self.poll_stuck(cx, self.is_unflushed),
         }
         written
     }
@@ -281,7 +325,7 @@ impl AsyncRead for Guard {
                     guard.state = State::Closed;
                 }
                 State::PassAll => match guard.poll_pass(cx, out, u64::MAX) {
-                    Poll::Pending => return guard.poll_overdue(cx),
+                    Poll::Pending => return guard.poll_ended(cx),
                     Poll::Ready(result) => return Poll::Ready(result.map(|_| ())),
                 },
                 State::Refusing { .. } => {
@@ -298,7 +342,7 @@ impl AsyncRead for Guard {
 impl AsyncWrite for Guard {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, data);
-        self.answered(written)
+        self.answered(cx, written)
     }
 
     fn poll_write_vectored(
@@ -307,7 +351,7 @@ impl AsyncWrite for Guard {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
-        self.answered(written)
+        self.answered(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -315,11 +359,30 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        match flushed {
+            Poll::Ready(Ok(())) => self.is_unflushed = false,
+            Poll::Ready(Err(_)) => {}
+            // What was written is kept whole, and something may follow it.
+            Poll::Pending => return self.poll_stuck(cx, false),
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// When the request is being dropped before anything was answered, its caller can still be told why.
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.has_answered
+            && self.connection.lifeline.is_lost()
+            && let Ok(socket) = self.stream.get_ref().duplicate()
+        {
+            self.connection.lifeline.keep_socket(socket);
+        }
     }
 }
 

@@ -12,9 +12,12 @@ pub mod catalogue;
 mod pattern;
 mod credentials;
 mod state;
+mod rules_watch;
 
 mod framing;
 mod connection;
+mod lifeline;
+mod live;
 mod guard;
 mod socket;
 mod listen;
@@ -29,12 +32,16 @@ mod rates;
 mod body;
 mod headers;
 mod upstream;
+mod quote;
+mod cover;
 mod respond;
+mod cutting;
 
 pub mod wire;
 pub mod meter;
 
 pub mod control;
+mod notify;
 mod daemon;
 mod server;
 

@@ -13,12 +13,14 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use policy::Denial;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::Semaphore;
 
 use crate::connection::Connection;
 use crate::context::refused_head;
 use crate::guard::{Guard, Refuse};
+use crate::lifeline::Lost;
 use crate::proxy::Gateway;
 use crate::respond;
 use crate::socket::Socket;
@@ -27,6 +29,9 @@ use crate::state::{Shared, now_us};
 const BACKLOG: u32 = 1024;
 /// A connection that says nothing is closed after this many seconds.
 const FIRST_BYTE_SECONDS: u64 = 60;
+
+/// How long the answer to a request that was dropped may take.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -161,11 +166,18 @@ impl Acceptor {
 
     /// The requests of one connection, one after the other.
     async fn serve(&self, socket: Socket, connection: Arc<Connection>) {
+        let _entry = self.shared.live.enter(connection.clone());
         let refuser = Arc::new(Refuser(self.shared.clone()));
-        let guard = Guard::new(socket, connection.clone(), refuser, self.header_bytes_max);
+        let guard = Guard::new(socket, connection.clone(), refuser.clone(), self.header_bytes_max);
         let mut session = ServerSession::new_http1(Box::new(guard));
         session.set_keepalive(Some(FIRST_BYTE_SECONDS));
-        while let Some(reused) = self.proxy.process_new_http(session, &self.shutdown).await {
+        loop {
+            let request = self.proxy.process_new_http(session, &self.shutdown);
+            let reused = match connection.lifeline.hold(request).await {
+                Ok(Some(reused)) => reused,
+                Ok(None) => return,
+                Err(lost) => return answer_lost(lost, connection, refuser).await,
+            };
             let (stream, settings) = reused.consume();
             session = ServerSession::new_http1(stream);
             if let Some(settings) = settings {
@@ -174,6 +186,15 @@ impl Acceptor {
             connection.await_request();
         }
     }
+}
+
+/// Tells the caller of a request that was dropped why, if nothing was answered yet.
+async fn answer_lost(lost: Lost, connection: Arc<Connection>, refuser: Arc<Refuser>) {
+    let Some(socket) = lost.socket else { return };
+    let response = respond::raw(&lost.denial, lost.id);
+    let mut guard = Guard::refusing(socket, connection, refuser, response);
+    // A caller that neither reads nor leaves is left at some time.
+    let _ = tokio::time::timeout(LAST_ANSWER, guard.read(&mut [0; 1])).await;
 }
 
 /// A failed `accept` is most often a lack of file descriptors, which trying again at once would not end.

@@ -17,17 +17,19 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorSource, ErrorType};
 use policy::{Ask, Caller, Capability, Denial, DenialCode, Plan};
+use storage::Reservation;
 
 use crate::authenticate::authenticate;
 use crate::body;
 use crate::boundary;
 use crate::context::{Answer, Context, Stage};
+use crate::cutting;
 use crate::facts::anonymous;
 use crate::guard::Guard;
 use crate::headers::{self, REQUEST_ID};
 use crate::respond;
 use crate::route::{self, HEALTH, OWN_PREFIX};
-use crate::state::{Shared, now_us};
+use crate::state::Shared;
 
 /// An idle connection of a caller is closed after this many seconds.
 const KEEP_ALIVE_SECONDS: u64 = 60;
@@ -35,6 +37,9 @@ const KEEP_ALIVE_SECONDS: u64 = 60;
 const CALLER_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is left of an answer that broke off is written within this time, or not at all.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Budgets are borrowed from within milliseconds, or the database is in trouble.
+const RESERVE_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Gateway {
     pub(crate) shared: Arc<Shared>,
@@ -49,6 +54,8 @@ enum Decision {
 impl Gateway {
     /// The decisions before a provider is asked, cheapest first. Their order is a promise (see ARCHITECTURE).
     async fn decide(&self, session: &mut Session, ctx: &mut Context) -> Result<Decision, Denial> {
+        self.shared.follow_rules()?;
+        ctx.snapshot = self.shared.snapshot.load_full();
         let snapshot = ctx.snapshot.clone();
         if self.shared.is_draining.load(Ordering::Relaxed) {
             session.set_keepalive(None);
@@ -65,7 +72,7 @@ impl Gateway {
         ctx.facts.routed(&route);
         let capability = authenticate(&snapshot, &request.headers, target.query, ctx.connection.is_local)?;
         ctx.facts.called_by(capability);
-        ctx.facts.check_standing(&snapshot.rules, ctx.started_at)?;
+        ctx.facts.check_standing(&snapshot.rules, self.shared.ledger.now())?;
         ctx.enter_rates(capability)?;
         boundary::check_upgrade(&request.headers)?;
         let upstream = snapshot.upstreams.get(&route.provider.id).cloned().ok_or_else(|| {
@@ -75,14 +82,24 @@ impl Gateway {
 
         let limits = &snapshot.config.limits;
         ctx.body = body::read(session, &self.shared, limits).await?;
-        let hides_usage = ctx.read_body(session.req_header())?;
+        ctx.read_body(session.req_header())?;
         // A body can take long to arrive; what was taken back in the meantime does not go on.
-        ctx.facts.check_standing(&self.shared.snapshot.load().rules, now_us())?;
+        ctx.facts.check_standing(&self.shared.snapshot.load().rules, self.shared.ledger.now())?;
         let plan = admit(ctx, capability)?;
         ctx.take_tokens()?;
-        let reservation = self.shared.ledger.reserve(plan)?;
-        ctx.reserved(reservation, upstream, route.upstream_target, hides_usage);
+        let reservation = self.reserve(plan).await?;
+        ctx.reserved(reservation, upstream, route.upstream_target)?;
         Ok(Decision::Proxy)
+    }
+
+    /// Takes a place in the log and what the request may cost from its budgets. Waits only while budgets are being
+    /// borrowed from, and not for ever.
+    async fn reserve(&self, plan: Plan) -> Result<Reservation, Denial> {
+        let reserve = self.shared.ledger.reserve(plan);
+        tokio::time::timeout(RESERVE_PATIENCE, reserve).await.unwrap_or_else(|_| {
+            let message = "the budgets cannot be read or written at the moment";
+            Err(Denial::new(DenialCode::StateUnavailable, message).with_hint("tokfence status"))
+        })
     }
 
     /// The gateway's own endpoints; there is one, and it tells nothing but that we are here.
@@ -112,7 +129,7 @@ impl Gateway {
         ctx.answer = Answer::Refused(denial.code());
         ctx.release_rates();
         body::drain(session).await;
-        respond::refuse(session, denial, ctx.id).await?;
+        respond::refuse(session, denial, ctx.id, ctx.facts.wire()).await?;
         Ok(true)
     }
 }
@@ -129,6 +146,7 @@ fn admit(ctx: &Context, capability: Option<&Capability>) -> Result<Plan, Denial>
         model: ctx.facts.model.as_deref(),
         names_other_models: ctx.facts.names_other_models,
         transport: ctx.connection.transport,
+        quote: ctx.quote(),
     };
     let agent = ctx.facts.agent.as_ref().unwrap_or_else(|| anonymous());
     policy::admit(&ctx.snapshot.rules, &Caller { agent, capability }, &ask)
@@ -171,6 +189,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<Box<HttpPeer>> {
         let Stage::Reserved(reserved) = &ctx.stage else { return Err(out_of_order()) };
+        ctx.connection.lifeline.set_connecting(true);
         match reserved.upstream.peer(self.shared.port).await {
             Ok(peer) => Ok(Box::new(peer)),
             Err(denial) => {
@@ -207,6 +226,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         let Stage::Reserved(reserved) = &ctx.stage else { return Err(out_of_order()) };
+        ctx.connection.lifeline.set_connecting(false);
+        ctx.check_live()?;
         // The vault may have changed since the decision: what is sent is checked where it is sent.
         let keys = self.shared.keys.load();
         let credential = match keys.credential_for(&reserved.upstream.provider) {
@@ -276,7 +297,7 @@ impl ProxyHttp for Gateway {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         chunk: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Context,
@@ -284,16 +305,23 @@ impl ProxyHttp for Gateway {
         if let Some(bytes) = chunk.as_ref().filter(|bytes| !bytes.is_empty()) {
             ctx.pass(bytes);
         }
+        let hold = ctx.cover();
         if let Some(hide) = &mut ctx.hide_usage {
             *chunk = hide.pass(chunk.take(), end);
         }
+        ctx.show(session, chunk.as_ref(), end)?;
         if end {
             ctx.leave_rates();
         }
-        Ok(None)
+        Ok(hold)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        ctx.leave_rates();
+        if let Some(denial) = ctx.connection.lifeline.take_cut() {
+            cutting::end(session, ctx, &denial).await;
+            return FailToProxy { error_code: respond::status(denial.code()), can_reuse_downstream: false };
+        }
         let overdue = || Denial::new(DenialCode::UpstreamTimeout, "the provider took too long");
         let denial = match ctx.failure.take() {
             Some(denial) => denial,
@@ -302,12 +330,11 @@ impl ProxyHttp for Gateway {
         };
         ctx.answer =
             if is_caller_gone(error, ctx) { Answer::CallerGone } else { Answer::Failed(denial.code()) };
-        ctx.leave_rates();
         let status = respond::status(denial.code());
-        if session.response_written().is_none() {
+        if !respond::is_begun(session) {
             session.set_keepalive(None);
             // A caller that is gone cannot be answered, and the answer has no other reader.
-            let _ = respond::refuse(session, &denial, ctx.id).await;
+            let _ = respond::refuse(session, &denial, ctx.id, ctx.facts.wire()).await;
         } else if ctx.answer != Answer::CallerGone {
             // What was passed on so far may still be buffered, and the engine drops the connection as it is.
             let _ = tokio::time::timeout(LAST_WRITE_TIMEOUT, session.as_downstream_mut().shutdown()).await;
@@ -334,9 +361,10 @@ impl ProxyHttp for Gateway {
 }
 
 /// Whether the request ended because the caller left. The guard ends it on the caller's side as well, when the
-/// provider takes too long.
+/// provider takes too long or the request was cut.
 fn is_caller_gone(error: &Error, ctx: &Context) -> bool {
-    matches!(error.esource(), ErrorSource::Downstream) && !ctx.connection.is_overdue()
+    let is_ours = ctx.connection.is_overdue() || ctx.connection.lifeline.was_cut();
+    matches!(error.esource(), ErrorSource::Downstream) && !is_ours
 }
 
 fn out_of_order() -> Box<Error> {

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
-use policy::{Denial, DenialCode, RequestId};
+use policy::{Denial, DenialCode, NanoUsd, RequestId, Shortage, Unit};
+use serde_json::{Value, json};
+
+use crate::wire::WireFormat;
 
 /// The HTTP status of a code.
 pub(crate) fn status(code: DenialCode) -> u16 {
@@ -54,9 +57,9 @@ fn forbids_retry(code: DenialCode) -> bool {
 }
 
 /// The body of a refusal, in the shape that the SDKs of all providers raise as their own typed error.
-pub(crate) fn body(denial: &Denial, id: RequestId) -> String {
+pub(crate) fn body(denial: &Denial, id: RequestId, wire: Option<WireFormat>) -> String {
     let code = denial.code().as_str();
-    let mut error = serde_json::json!({
+    let mut error = json!({
         "type": format!("tokfence_{code}"),
         "code": code,
         "message": denial.message(),
@@ -65,10 +68,44 @@ pub(crate) fn body(denial: &Denial, id: RequestId) -> String {
     for (name, value) in denial.details() {
         error[name] = value.as_str().into();
     }
+    if let Some(shortage) = denial.shortage() {
+        describe(shortage, &mut error);
+        if wire == Some(WireFormat::Google) {
+            error["details"] = quota_failure(denial);
+        }
+    }
     if let Some(hint) = denial.hint() {
         error["hint"] = hint.into();
     }
-    serde_json::json!({ "type": "error", "error": error, "request_id": id.to_string() }).to_string()
+    json!({ "type": "error", "error": error, "request_id": id.to_string() }).to_string()
+}
+
+/// Puts a budget's numbers into an error, as the names say in dollars or tokens.
+fn describe(shortage: &Shortage, error: &mut Value) {
+    error["budget"] = shortage.budget.as_str().into();
+    let amounts = [
+        ("limit", shortage.limit.number),
+        ("spent", shortage.spent),
+        ("reserved", shortage.reserved),
+        ("left", shortage.left()),
+        ("needed", shortage.needed),
+    ];
+    for (name, number) in amounts {
+        match shortage.limit.unit {
+            Unit::NanoUsd => error[format!("{name}_usd")] = NanoUsd::from_nanos(number).to_string().into(),
+            Unit::Tokens => error[format!("{name}_tokens")] = number.into(),
+        }
+    }
+    let resets_at = shortage.resets_at.and_then(|at| jiff::Timestamp::from_microsecond(at).ok());
+    error["resets_at"] = resets_at.map(|at| format!("{at:.0}")).into();
+}
+
+/// After this Google's own client stops; after a 429 without it, it goes on asking.
+fn quota_failure(denial: &Denial) -> Value {
+    json!([{
+        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+        "violations": [{ "quotaId": "TokfenceBudgetPerDay", "description": denial.message() }],
+    }])
 }
 
 /// Headers of every answer that we make ourselves, beside length and connection.
@@ -104,7 +141,7 @@ fn fields(denial: &Denial, id: RequestId) -> Vec<(&'static str, String)> {
 
 /// A refusal as the bytes of a whole response, for a caller whose request never reached the proxy engine.
 pub(crate) fn raw(denial: &Denial, id: RequestId) -> Vec<u8> {
-    let (status, body) = (status(denial.code()), body(denial, id));
+    let (status, body) = (status(denial.code()), body(denial, id, None));
     let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let mut head = format!("HTTP/1.1 {status} {}\r\n", reason.unwrap_or("Refused"));
     for (name, value) in fields(denial, id) {
@@ -114,14 +151,24 @@ pub(crate) fn raw(denial: &Denial, id: RequestId) -> Vec<u8> {
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
-/// Sends a refusal through the proxy engine.
-pub(crate) async fn refuse(session: &mut Session, denial: &Denial, id: RequestId) -> pingora::Result<()> {
-    send(session, status(denial.code()), fields(denial, id), body(denial, id)).await
+/// Whether the caller has got the header of its answer. Interim ones (1xx) are none: the answer may follow them.
+pub(crate) fn is_begun(session: &Session) -> bool {
+    session.response_written().is_some_and(|header| !header.status.is_informational())
+}
+
+/// Sends a refusal through the proxy engine, to a caller who expects this format, if one is known.
+pub(crate) async fn refuse(
+    session: &mut Session,
+    denial: &Denial,
+    id: RequestId,
+    wire: Option<WireFormat>,
+) -> pingora::Result<()> {
+    send(session, status(denial.code()), fields(denial, id), body(denial, id, wire)).await
 }
 
 /// The answer to a health check: that we are here and whether we serve. It needs no capability.
 pub(crate) async fn health(session: &mut Session, status: &str, id: RequestId) -> pingora::Result<()> {
-    let body = serde_json::json!({ "name": "tokfence", "status": status }).to_string();
+    let body = json!({ "name": "tokfence", "status": status }).to_string();
     send(session, 200, common_fields(id), body).await
 }
 

@@ -28,6 +28,7 @@ use crate::daemon::{Daemon, DaemonError, Place, load_snapshot};
 use crate::home::{Home, HomeError, make_private_dir};
 use crate::listen::{Acceptor, ListenError, Listener, bind_tcp, bind_unix};
 use crate::proxy::Gateway;
+use crate::rules_watch::RulesWatch;
 use crate::state::Shared;
 
 /// How often changes by other processes are looked for.
@@ -188,8 +189,9 @@ async fn run(
     let mut signals = Signals::listen()?;
     let bound = Bound::new(&config, &options.home)?;
     let (daemon_config, limits, notes) = (config.daemon.clone(), config.limits.clone(), config.notes.clone());
-    let (snapshot, epoch) = load_snapshot(config, &store)?;
-    let shared = Arc::new(Shared::new(snapshot, ledger, bound.address.port()));
+    let (rules_watch, rules) = RulesWatch::start(store)?;
+    let snapshot = load_snapshot(config, rules)?;
+    let shared = Arc::new(Shared::new(snapshot, rules_watch, ledger, bound.address.port()));
     let address = reachable(bound.address).to_string();
     let place = Place {
         home: options.home,
@@ -197,11 +199,12 @@ async fn run(
         address: address.clone(),
         socket: daemon_config.socket_path.clone(),
     };
-    let daemon = Arc::new(Daemon::new(shared.clone(), place, (store, epoch), options.vault)?);
+    let daemon = Arc::new(Daemon::new(shared.clone(), place, options.vault));
 
     let stop = Arc::new(Notify::new());
     let control = tokio::spawn(serve_control(bound.control, daemon.clone(), stop.clone()));
     let watcher = tokio::spawn(watch_for_changes(daemon.clone()));
+    let notifier = tokio::spawn(tell_warnings(daemon.clone()));
     let service = Service::start(shared.clone(), bound.data, daemon_config.threads, &limits);
     let socket = daemon_config.socket_path;
     let (state, is_locked) = (shared.health(), shared.is_locked());
@@ -215,6 +218,7 @@ async fn run(
         () = signals.wait_for_stop(&daemon, &stop) => {}
     }
     watcher.abort();
+    notifier.abort();
     control.abort();
     drop(bound.names);
     Ok(())
@@ -372,6 +376,18 @@ async fn watch_for_changes(daemon: Arc<Daemon>) {
     }
 }
 
+/// Apart from the watcher: a command that is told with may take its time.
+async fn tell_warnings(daemon: Arc<Daemon>) {
+    let mut interval = tokio::time::interval(WATCH_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let daemon = daemon.clone();
+        // One that panicked told nothing; the next may.
+        let _ = tokio::task::spawn_blocking(move || daemon.tell_warnings()).await;
+    }
+}
+
 async fn serve_control(listener: UnixListener, daemon: Arc<Daemon>, stop: Arc<Notify>) {
     loop {
         match listener.accept().await {
@@ -427,8 +443,8 @@ fn execute(daemon: &Daemon, command: Command) -> Reply {
         Command::Status => Reply::Status(daemon.status()),
         Command::Reload => done(daemon.reload()),
         Command::Flush => done(daemon.flush().map(|()| Vec::new())),
-        Command::Lock => {
-            daemon.lock();
+        Command::Lock { lets_finish } => {
+            daemon.lock(lets_finish);
             done(Ok(Vec::new()))
         }
         Command::Unlock { with } => done(daemon.unlock(with).map(|()| Vec::new())),

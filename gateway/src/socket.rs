@@ -1,7 +1,7 @@
 //! A caller's socket, of either kind.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -13,6 +13,22 @@ use tokio::net::{TcpStream, UnixStream};
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Socket {
+    /// The same connection once more: it stays open when this one is dropped.
+    pub(crate) fn duplicate(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => {
+                let socket = std::net::TcpStream::from(socket.as_fd().try_clone_to_owned()?);
+                TcpStream::from_std(socket).map(Self::Tcp)
+            }
+            Self::Unix(socket) => {
+                let socket = std::os::unix::net::UnixStream::from(socket.as_fd().try_clone_to_owned()?);
+                UnixStream::from_std(socket).map(Self::Unix)
+            }
+        }
+    }
 }
 
 impl AsRawFd for Socket {

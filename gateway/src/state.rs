@@ -11,7 +11,10 @@ use storage::Ledger;
 
 use crate::config::Config;
 use crate::credentials::KeyRing;
+use crate::live::Live;
+use crate::quote::AnswerLengths;
 use crate::rates::Rates;
+use crate::rules_watch::RulesWatch;
 use crate::upstream::Upstream;
 
 /// Configuration and policy at one moment. The parts are shared between snapshots, so that one of them can be
@@ -33,8 +36,14 @@ pub(crate) struct Shared {
     pub(crate) keys: ArcSwap<KeyRing>,
     pub(crate) ledger: Ledger,
     pub(crate) rates: Rates,
+    /// Where the snapshot's rules come from.
+    pub(crate) rules: RulesWatch,
+    /// The connections that are open.
+    pub(crate) live: Live,
     /// The port that callers name in `Host`.
     pub(crate) port: u16,
+    /// How long answers were; what the next may need.
+    pub(crate) lengths: AnswerLengths,
     /// Requests between their first phase and their settlement.
     pub(crate) in_flight: AtomicUsize,
     /// Bytes of request bodies held in memory.
@@ -45,26 +54,43 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(snapshot: Snapshot, ledger: Ledger, port: u16) -> Self {
-        Self {
+    pub(crate) fn new(snapshot: Snapshot, rules: RulesWatch, ledger: Ledger, port: u16) -> Self {
+        let shared = Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             snapshot_change: Mutex::new(()),
             keys: ArcSwap::from_pointee(KeyRing::Locked),
             ledger,
             rates: Rates::default(),
+            rules,
+            live: Live::default(),
             port,
+            lengths: AnswerLengths::default(),
             in_flight: AtomicUsize::new(0),
             buffered_bytes: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
             ids: IdSource::default(),
-        }
+        };
+        shared.tell_ledger(&shared.snapshot.load());
+        shared
     }
 
     /// Puts a new snapshot in the place of the present one. Two changes at once both take effect.
     pub(crate) fn change_snapshot(&self, change: impl FnOnce(Snapshot) -> Snapshot) {
         let _guard = self.snapshot_change.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = Snapshot::clone(&self.snapshot.load());
-        self.snapshot.store(Arc::new(change(old)));
+        let old = self.snapshot.load_full();
+        let new = change(Snapshot::clone(&old));
+        // Before any request is decided by rules that name them, and in the order in which rules replace each other.
+        if !(Arc::ptr_eq(&old.rules, &new.rules) && Arc::ptr_eq(&old.config, &new.config)) {
+            self.tell_ledger(&new);
+        }
+        self.snapshot.store(Arc::new(new));
+    }
+
+    /// Makes the ledger know the budgets of a snapshot.
+    fn tell_ledger(&self, snapshot: &Snapshot) {
+        let config = &snapshot.config;
+        let percent = config.notifications.budget_warning_percent;
+        self.ledger.set_budgets(&snapshot.rules, &config.budget.timezone, percent);
     }
 
     pub(crate) fn new_request_id(&self, now: TimestampUs) -> RequestId {

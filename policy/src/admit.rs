@@ -1,6 +1,9 @@
 //! Admission: whether a caller may make a request. The only place where a [`Plan`] is made.
 
-use crate::{AgentName, Capability, Denial, DenialCode, Method, ProviderId, RouteClass, Rules, Scope};
+use crate::{
+    AgentName, Budget, BudgetId, Capability, Denial, DenialCode, Method, ProviderId, Quote, RouteClass,
+    Rules, Scope, Unit,
+};
 
 /// Who is asking.
 #[derive(Clone, Copy, Debug)]
@@ -35,14 +38,29 @@ pub struct Ask<'a> {
     pub names_other_models: bool,
     /// How the request came in.
     pub transport: Transport,
+    /// What it may cost.
+    pub quote: Quote,
 }
 
-/// Proof that a request was admitted. Only [`admit`] makes one, and only the ledger turns it into a
-/// reservation, without which no credential is given out.
+/// Proof that a request was admitted, with what it needs of which budgets. Only [`admit`] makes one, and only the
+/// ledger turns it into a reservation, without which no credential is given out.
 #[derive(Debug)]
 #[must_use = "an admitted request is not yet reserved"]
 pub struct Plan {
-    _made_by_admit: (),
+    quote: Quote,
+    budgets: Vec<BudgetId>,
+}
+
+impl Plan {
+    /// What the request may cost.
+    pub fn quote(&self) -> &Quote {
+        &self.quote
+    }
+
+    /// The budgets that must all have room.
+    pub fn budgets(&self) -> &[BudgetId] {
+        &self.budgets
+    }
 }
 
 impl Transport {
@@ -67,7 +85,25 @@ pub fn admit(rules: &Rules, caller: &Caller<'_>, ask: &Ask<'_>) -> Result<Plan, 
             rules.lineage(capability).try_for_each(|link| check_scope(&link.scope, ask))?;
         }
     }
-    Ok(Plan { _made_by_admit: () })
+    let budgets = rules.budgets_for(caller.capability, caller.agent, ask.provider);
+    let counts_money = |budget: &&Budget| budget.limit.unit == Unit::NanoUsd;
+    if !ask.quote.is_priced
+        && let Some(budget) = budgets.iter().copied().find(counts_money)
+    {
+        return Err(price_unknown(budget, ask));
+    }
+    Ok(Plan { quote: ask.quote, budgets: budgets.iter().map(|budget| budget.id).collect() })
+}
+
+/// A budget of money cannot hold what has no price.
+fn price_unknown(budget: &Budget, ask: &Ask<'_>) -> Denial {
+    let what = match ask.model {
+        Some(model) => format!("the price of the model `{}` is unknown", printable(model)),
+        None => "the request names no model, so its price is unknown".to_owned(),
+    };
+    let message = format!("{what}, and the budget {} counts money", budget.name());
+    let hint = "tokfence pricing list, or set `budget.unknown_model` to `charge_max` or `allow`";
+    Denial::new(DenialCode::ModelPriceUnknown, message).with_hint(hint)
 }
 
 fn check_scope(scope: &Scope, ask: &Ask<'_>) -> Result<(), Denial> {
@@ -155,7 +191,7 @@ mod tests {
 
     fn ask<'a>(provider: &'a ProviderId, class: RouteClass, model: Option<&'a str>) -> Ask<'a> {
         let (method, transport) = (Method::Post, Transport::Tcp);
-        Ask { provider, class, method, model, names_other_models: false, transport }
+        Ask { provider, class, method, model, names_other_models: false, transport, quote: Quote::FREE }
     }
 
     #[track_caller]

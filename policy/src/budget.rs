@@ -74,6 +74,31 @@ impl Budget {
     }
 }
 
+impl Shortage {
+    /// What neither was spent nor is held; a debt is negative.
+    pub fn left(&self) -> i64 {
+        self.limit.number.saturating_sub(self.spent).saturating_sub(self.reserved)
+    }
+}
+
+/// A sentence with every number in it.
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let amount = |number| self.limit.unit.of(number);
+        write!(
+            f,
+            "the budget {} allows {}: {} is spent, {} is held by requests in flight, {} is left, and this request \
+             may need {}",
+            self.budget,
+            self.limit,
+            amount(self.spent),
+            amount(self.reserved),
+            amount(self.left()),
+            amount(self.needed),
+        )
+    }
+}
+
 impl Unit {
     /// The stable name: `nano_usd` or `tokens`.
     pub fn as_str(self) -> &'static str {

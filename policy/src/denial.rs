@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::Shortage;
+
 /// Why the gateway answered a request itself. The order is the precedence where several apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
@@ -53,6 +55,7 @@ pub struct Denial {
     hint: Option<Cow<'static, str>>,
     retry_after: Option<u32>,
     details: Vec<(&'static str, String)>,
+    shortage: Option<Box<Shortage>>,
 }
 
 impl DenialCode {
@@ -142,7 +145,20 @@ impl fmt::Display for DenialCode {
 impl Denial {
     /// A refusal. The message must hold nothing secret: it goes to the caller and into the log.
     pub fn new(code: DenialCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), hint: None, retry_after: None, details: Vec::new() }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+            shortage: None,
+            retry_after: None,
+            details: Vec::new(),
+        }
+    }
+
+    /// The refusal of a request for which a budget has no room.
+    pub fn budget_exceeded(shortage: Shortage) -> Self {
+        let denial = Self::new(DenialCode::BudgetExceeded, shortage.to_string());
+        Self { shortage: Some(Box::new(shortage)), ..denial.with_hint("tokfence budget status") }
     }
 
     /// The same refusal with a command or a sentence that helps.
@@ -173,6 +189,11 @@ impl Denial {
     /// What happened, in one sentence.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The budget that has no room, with its numbers.
+    pub fn shortage(&self) -> Option<&Shortage> {
+        self.shortage.as_deref()
     }
 
     /// What to do about it.

@@ -142,6 +142,16 @@ mod tests {
         assert_eq!(NanoUsd(-1_250_000_000).to_string(), "-1.250000");
     }
 
+    #[test]
+    fn ten_million_costs_of_less_than_a_cent_sum_exactly() {
+        // Each from 1 to 9,999,991 nano-dollars; the sum is worked out the other way, by counting the remainders.
+        let costs = (0..10_000_000_i64).map(|number| number * 7_919 % 9_999_991 + 1);
+        let sum = costs.clone().try_fold(NanoUsd::ZERO, |sum, cost| sum.checked_add(NanoUsd(cost))).unwrap();
+        let exact: i128 = costs.map(i128::from).sum();
+        assert_eq!(i128::from(sum.nanos()), exact);
+        assert!(sum > NanoUsd(10_000 * NANOS_PER_USD), "{sum}");
+    }
+
     proptest! {
         #[test]
         fn text_round_trips(nanos in 0..i64::MAX) {

@@ -26,6 +26,9 @@ pub struct Price {
     /// Rates for long contexts, in ascending order of their threshold.
     #[serde(default)]
     pub tiers: Vec<Tier>,
+    /// The longest answer that the model gives, in tokens, where it is known.
+    #[serde(default)]
+    pub max_output_tokens: Option<u64>,
 }
 
 /// Rates that hold for the whole request once its input passes a threshold.
@@ -170,6 +173,19 @@ impl PriceTable {
         exact(model).or_else(alias).or_else(|| exact(without_date(model)?))
     }
 
+    /// The dearest rates of all models of a provider, each kind by itself: what a model of unknown price may cost.
+    pub fn dearest(&self, provider: &str) -> Option<Rates> {
+        let prices = self.providers.get(provider)?.values();
+        let rates = prices.flat_map(|price| price.tiers.iter().map(|tier| &tier.rates).chain([&price.rates]));
+        rates.copied().reduce(|a, b| Rates {
+            input: a.input.max(b.input),
+            output: a.output.max(b.output),
+            cache_read: Some(a.cache_read().max(b.cache_read())),
+            cache_write_5m: Some(a.cache_write_5m().max(b.cache_write_5m())),
+            cache_write_1h: Some(a.cache_write_1h().max(b.cache_write_1h())),
+        })
+    }
+
     /// Every provider, model and price, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &Price)> {
         let providers = self.providers.iter();
@@ -215,7 +231,7 @@ mod tests {
 
     fn input_price(nanos: u64) -> Price {
         let rates = Rates { input: TokenPrice(nanos), ..Rates::default() };
-        Price { rates, tiers: Vec::new() }
+        Price { rates, tiers: Vec::new(), max_output_tokens: None }
     }
 
     #[track_caller]
@@ -268,6 +284,16 @@ mod tests {
         check_cost("long", Usage { input: 200_000, output: 10, ..Usage::default() }, 200_020_000);
         check_cost("long", Usage { input: 200_001, output: 10, ..Usage::default() }, 400_032_000);
         check_cost("long", Usage { input: 1, cache_read: 200_000, ..Usage::default() }, 400_002_000);
+    }
+
+    #[test]
+    fn the_dearest_rates_are_those_of_any_model_and_tier() {
+        let dearest = PriceTable::parse(TABLE).unwrap().dearest("openai").unwrap();
+        assert_eq!(
+            (dearest.input.nanos_per_mtok(), dearest.output.nanos_per_mtok()),
+            (2_500_000_000, 10_000_000_000)
+        );
+        assert!(PriceTable::parse(TABLE).unwrap().dearest("nobody").is_none());
     }
 
     #[test]

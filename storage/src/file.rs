@@ -108,7 +108,8 @@ fn fault(metadata: &Metadata, owner: u32) -> Option<FileFault> {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// The path of a file that belongs to the one at `path`.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -52,7 +52,8 @@ impl Folder {
         let mut places: HashMap<Key, usize> = HashMap::new();
         for entry in entries {
             let mut row = match entry {
-                Entry::Settled(row) => {
+                Entry::Abandoned(_) => continue,
+                Entry::Settled(row, _) => {
                     rows.push(Pending { row, repeats: 1, fold_into: None, key: None });
                     continue;
                 }

@@ -1,4 +1,5 @@
-//! The writer: one thread that commits the rows of many requests in one transaction.
+//! The writer: one thread that commits the rows of many requests in one transaction, and with them what the requests
+//! used of their budgets and what is borrowed next.
 //!
 //! It polls the queue instead of waiting on it, because a wake-up would cost every request a system call. Whatever
 //! the database refuses stays in memory and is tried again; a row leaves memory only when it is committed.
@@ -9,13 +10,16 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use policy::TimestampUs;
+use policy::{BudgetId, RequestId, TimestampUs};
 use rusqlite::{Connection, TransactionBehavior, params};
 
+use crate::books::{Charge, Step, Stepped};
 use crate::error::{Doing, Error};
 use crate::file::{self, FileId};
 use crate::fold::{Folder, Pending};
-use crate::ledger::{Entry, Ledger, Shared};
+use crate::holder::{self, Alive};
+use crate::leases::{self, Holder, Warning};
+use crate::ledger::{Entry, Ledger, Shared, lock};
 use crate::store::{Role, Store, connect};
 use crate::{retention, row};
 
@@ -30,6 +34,8 @@ const RETRY_LAST: Duration = Duration::from_secs(1);
 const RETENTION_ROWS: u32 = 1_000;
 const RETENTION_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 const RETENTION_RETRY: Duration = Duration::from_secs(60);
+/// How often the time is remembered when nothing else is written.
+const CLOCK_EVERY: Duration = Duration::from_secs(60);
 
 /// How the log is written.
 #[derive(Clone, Debug)]
@@ -78,9 +84,14 @@ impl Writer {
     /// As [`Store::open`], or that the system gives no thread.
     pub fn start(path: &Path, config: WriterConfig) -> Result<(Ledger, Self), Error> {
         let path = Store::open(path)?.path().to_owned();
-        let shared = Arc::new(Shared::new(config.slots, config.refusal_slots));
+        let shared = Arc::new(Shared::new(config.slots, config.refusal_slots, config.clock));
+        let mut conn = connect(&path, Role::Log)?;
+        let (holder, alive) = begin(&mut conn, &path, &shared)?;
         let log = Log {
-            conn: connect(&path, Role::Log)?,
+            conn,
+            holder,
+            _alive: alive,
+            clock_due: Instant::now() + CLOCK_EVERY,
             file: FileId::of(&path)?,
             path: path.clone(),
             shared: Arc::clone(&shared),
@@ -123,9 +134,49 @@ impl Drop for Writer {
     }
 }
 
+/// Charges what dead processes had borrowed, and makes this one known before it borrows anything.
+fn begin(conn: &mut Connection, path: &Path, shared: &Shared) -> Result<(Holder, Alive), Error> {
+    let doing = "charge what a dead process had borrowed";
+    let dead: Vec<Holder> = leases::holders(conn)
+        .doing(doing)?
+        .into_iter()
+        .filter(|holder| holder::is_dead(path, holder))
+        .collect();
+    let write = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+    shared.high_water.store(leases::high_water(&write).doing(doing)?, Ordering::SeqCst);
+    for holder in &dead {
+        leases::forfeit(&write, holder, shared.now()).doing(doing)?;
+    }
+    let random: i64 = write.query_row("SELECT random()", [], |row| row.get(0)).doing(doing)?;
+    write.commit().doing(doing)?;
+    let unix_ms = u64::try_from(shared.now() / 1_000).unwrap_or(0);
+    let id = RequestId::from_parts(unix_ms, u128::from(random.cast_unsigned()) << 16);
+    let holder = id.to_string();
+    let alive = Alive::claim(path, &holder)?;
+    Ok((holder, alive))
+}
+
+/// What is written in one transaction.
+struct Batch {
+    rows: Vec<Pending>,
+    charges: Vec<Charge>,
+    steps: Vec<Step>,
+}
+
+/// What came of a batch: where each row went (`None` was refused by the schema), and each step.
+struct Committed {
+    seqs: Vec<Option<i64>>,
+    steps: Vec<(Step, Option<Stepped>)>,
+    warned: Vec<(BudgetId, u64, i64)>,
+}
+
 /// What the thread owns.
 struct Log {
     conn: Connection,
+    /// This process, as it is called where it borrows.
+    holder: Holder,
+    _alive: Alive,
+    clock_due: Instant,
     path: PathBuf,
     file: FileId,
     shared: Arc<Shared>,
@@ -148,11 +199,14 @@ impl Drop for EndGuard {
 impl Log {
     fn run(mut self) -> Result<(), Error> {
         let guard = EndGuard(Arc::clone(&self.shared));
+        let mut flushed = 0;
         while !self.is_done() {
             // First the ticket, then the length: what was pushed before the ticket was asked for is counted.
             let ticket = self.shared.flush_wanted.load(Ordering::SeqCst);
             let due = self.shared.queue.len();
-            self.write(due)?;
+            // Who asks for a flush wants to read what is spent and held, not what is borrowed.
+            self.write(due, ticket != flushed)?;
+            flushed = ticket;
             self.shared.flushed(ticket);
             if due == 0 && !self.retain() {
                 self.rest();
@@ -160,7 +214,7 @@ impl Log {
         }
         drop(guard);
         // Whoever pushed before it was said that we ended relies on this.
-        self.write(self.shared.queue.len())?;
+        self.write(self.shared.queue.len(), true)?;
         self.shared.flushed(u64::MAX);
         // A reader may hold the checkpoint up; the rows are safe in the write-ahead log, which is read at the next start.
         let _ = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -187,36 +241,52 @@ impl Log {
         since.elapsed() >= self.config.shutdown_wait
     }
 
-    /// Takes `due` entries from the queue and commits them, in as many transactions as that needs.
-    fn write(&mut self, mut due: usize) -> Result<(), Error> {
-        while due > 0 {
+    /// Takes `due` entries from the queue and commits them, in as many transactions as that needs; at least one where
+    /// budgets want something.
+    fn write(&mut self, mut due: usize, gives_all_back: bool) -> Result<(), Error> {
+        loop {
             let wanted = due.min(ROWS_PER_TRANSACTION);
             let entries: Vec<Entry> = std::iter::from_fn(|| self.shared.queue.pop()).take(wanted).collect();
             due = if entries.len() < wanted { 0 } else { due - wanted };
-            let settled = entries.iter().filter(|entry| matches!(entry, Entry::Settled(_))).count();
-            let refused = entries.len() - settled;
-            let rows = self.folder.fold(entries);
-            let rejected = self.persist(rows)?;
-            self.shared.rows_rejected.fetch_add(rejected, Ordering::Relaxed);
-            self.shared.rows_written.fetch_add(count(settled + refused) - rejected, Ordering::Relaxed);
-            self.shared.slots_free.fetch_add(settled, Ordering::Release);
-            self.shared.refusal_slots_free.fetch_add(refused, Ordering::Release);
-            self.worked_at = Instant::now();
+            let refused = entries.iter().filter(|entry| matches!(entry, Entry::Refused(_))).count();
+            let (settled, any) = (entries.len() - refused, !entries.is_empty());
+            let batch = self.batch(entries, gives_all_back);
+            if any || !batch.steps.is_empty() || Instant::now() >= self.clock_due {
+                let rows: u64 = batch.rows.iter().map(|row| row.repeats).sum();
+                let rejected = self.persist(batch)?;
+                self.shared.rows_rejected.fetch_add(rejected, Ordering::Relaxed);
+                self.shared.rows_written.fetch_add(rows - rejected, Ordering::Relaxed);
+                self.shared.slots_free.fetch_add(settled, Ordering::Release);
+                self.shared.refusal_slots_free.fetch_add(refused, Ordering::Release);
+            }
+            if any {
+                self.worked_at = Instant::now();
+            }
+            if due == 0 {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
-    /// Commits the rows, however often it takes, and answers how many the schema refused. Gives up only when a
+    fn batch(&mut self, mut entries: Vec<Entry>, gives_all_back: bool) -> Batch {
+        let charges: Vec<Charge> = entries.iter_mut().flat_map(Entry::take_charges).collect();
+        let (now, at) = (self.shared.now(), Instant::now());
+        let gives_all_back = gives_all_back && !self.shared.has_waiting();
+        let steps = lock(&self.shared.books).plan_round(charges.iter(), now, at, gives_all_back);
+        Batch { rows: self.folder.fold(entries), charges, steps }
+    }
+
+    /// Commits a batch, however often it takes, and answers how many rows the schema refused. Gives up only when a
     /// shutdown has no time left.
-    fn persist(&mut self, rows: Vec<Pending>) -> Result<u64, Error> {
+    fn persist(&mut self, batch: Batch) -> Result<u64, Error> {
         let mut pause = RETRY_FIRST;
-        let seqs = loop {
-            match self.commit(&rows) {
-                Ok(seqs) => break seqs,
+        let committed = loop {
+            match self.commit(&batch) {
+                Ok(committed) => break committed,
                 Err(error) => {
                     self.shared.note_failure(&error);
                     if self.is_out_of_time() {
-                        let rows = rows.len() + self.shared.queue.len();
+                        let rows = batch.rows.len() + self.shared.queue.len();
                         return Err(Error::Unwritten { rows, source: Some(Box::new(error)) });
                     }
                     thread::park_timeout(pause);
@@ -228,8 +298,10 @@ impl Log {
             }
         };
         self.shared.note_success();
+        self.clock_due = Instant::now() + CLOCK_EVERY;
+        self.finish_round(committed.steps, committed.warned);
         let mut rejected = 0;
-        for (row, seq) in rows.into_iter().zip(seqs) {
+        for (row, seq) in batch.rows.into_iter().zip(committed.seqs) {
             match seq {
                 Some(seq) => self.folder.committed(row, seq),
                 None => rejected += row.repeats,
@@ -238,16 +310,29 @@ impl Log {
         Ok(rejected)
     }
 
-    /// Writes all rows in one transaction. Answers where each of them went; `None` was refused by the schema.
-    fn commit(&mut self, rows: &[Pending]) -> Result<Vec<Option<i64>>, Error> {
+    /// What was borrowed may be used; what has to be told about a budget waits to be fetched.
+    fn finish_round(&self, steps: Vec<(Step, Option<Stepped>)>, warned: Vec<(BudgetId, u64, i64)>) {
+        let mut books = lock(&self.shared.books);
+        books.finish_round(steps.into_iter(), Instant::now());
+        let budget = |id| books.budget(id).map(|budget| (budget.name(), budget.limit));
+        let warnings = warned.into_iter().filter_map(|(id, percent, spent)| {
+            budget(id).map(|(budget, limit)| Warning { budget, percent, limit, spent })
+        });
+        lock(&self.shared.warnings).extend(warnings);
+        drop(books);
+        self.shared.wake_waiting();
+    }
+
+    /// Writes a whole batch in one transaction.
+    fn commit(&mut self, batch: &Batch) -> Result<Committed, Error> {
         if FileId::of(&self.path)? != self.file {
             // Rows written to a file that has no name any more would be lost with it.
             return Err(Error::Replaced { path: self.path.clone() });
         }
         let doing = "write the request log";
         let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        let mut seqs = Vec::with_capacity(rows.len());
-        for pending in rows {
+        let mut seqs = Vec::with_capacity(batch.rows.len());
+        for pending in &batch.rows {
             match write_one(&write, pending).doing(doing) {
                 Ok(seq) => seqs.push(Some(seq)),
                 // Trying it again cannot help, and the rows behind it must not wait for ever.
@@ -255,8 +340,11 @@ impl Log {
                 Err(error) => return Err(error),
             }
         }
+        let percent = self.shared.warning_percent.load(Ordering::Relaxed);
+        let (steps, warned) = write_ledger(&write, &self.holder, batch, percent).doing("write the ledger")?;
+        leases::raise_high_water(&write, self.shared.now()).doing("write the ledger")?;
         write.commit().doing(doing)?;
-        Ok(seqs)
+        Ok(Committed { seqs, steps, warned })
     }
 
     /// Opens the same file anew after a failure that is more than a lock or a full disk: what a connection believes
@@ -302,6 +390,28 @@ impl Log {
     }
 }
 
+type LedgerWritten = (Vec<(Step, Option<Stepped>)>, Vec<(BudgetId, u64, i64)>);
+
+fn write_ledger(
+    conn: &Connection,
+    holder: &str,
+    batch: &Batch,
+    warning_percent: u64,
+) -> rusqlite::Result<LedgerWritten> {
+    leases::book(conn, &batch.charges)?;
+    let (mut steps, mut warned) = (Vec::with_capacity(batch.steps.len()), Vec::new());
+    for step in &batch.steps {
+        let stepped = leases::take_step(conn, holder, step)?;
+        if let Some(stepped) = &stepped
+            && let Some(percent) = leases::mark_warned(conn, step, stepped, warning_percent)?
+        {
+            warned.push((step.budget, percent, stepped.spent));
+        }
+        steps.push((*step, stepped));
+    }
+    Ok((steps, warned))
+}
+
 fn write_one(conn: &Connection, pending: &Pending) -> rusqlite::Result<i64> {
     if let Some(seq) = pending.fold_into {
         let mut statement =
@@ -313,8 +423,4 @@ fn write_one(conn: &Connection, pending: &Pending) -> rusqlite::Result<i64> {
         // The row it was to be folded into was deleted meanwhile.
     }
     row::insert(conn, &pending.row, pending.repeats)
-}
-
-fn count(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
 }

@@ -9,6 +9,7 @@ pub(crate) mod kill;
 pub(crate) mod ratelimit;
 pub(crate) mod vault;
 pub(crate) mod agent;
+pub(crate) mod budget;
 pub(crate) mod run;
 pub(crate) mod env;
 pub(crate) mod provider;
@@ -42,8 +43,8 @@ pub(crate) enum Command {
     Restart,
     /// Tell how the gateway is; exits 3 when it is not running
     Status,
-    /// Make a running gateway forget the keys
-    Lock,
+    /// Make a running gateway forget the keys, and cut the requests that run
+    Lock(stop::Lock),
     /// Give a running gateway the keys
     Unlock(start::Unlock),
     /// Serve nothing from now on, and cut what runs; works with the gateway down and outlives it
@@ -63,6 +64,9 @@ pub(crate) enum Command {
     /// Agents and their capabilities
     #[command(subcommand)]
     Agent(agent::Agent),
+    /// Limits on what may be spent
+    #[command(subcommand)]
+    Budget(budget::Budget),
     /// Run an agent with a capability of its own, revoked when it ends
     Run(run::Run),
     /// Print the variables that point an agent's SDKs at the gateway
@@ -95,7 +99,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Stop => done(stop::stop(app)),
         Command::Restart => done(stop::restart(app)),
         Command::Status => stop::status(app),
-        Command::Lock => done(stop::lock(app)),
+        Command::Lock(command) => done(command.run(app)),
         Command::Unlock(command) => done(command.run(app)),
         Command::Kill(command) => done(command.run(app)),
         Command::Unkill => done(kill::unkill(app)),
@@ -104,6 +108,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Ratelimit(command) => done(command.run(app)),
         Command::Vault(command) => done(command.run(app)),
         Command::Agent(command) => done(command.run(app)),
+        Command::Budget(command) => done(command.run(app)),
         Command::Run(command) => command.run(app),
         Command::Env(command) => done(command.run(app)),
         Command::Provider(command) => done(command.run(app)),

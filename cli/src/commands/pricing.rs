@@ -98,7 +98,7 @@ impl Show {
 
     /// A server on this machine has no price list, because it costs nothing.
     fn show_free(&self, app: &App, provider: &Provider) {
-        let free = Price { rates: Rates::default(), tiers: Vec::new() };
+        let free = Price { rates: Rates::default(), tiers: Vec::new(), max_output_tokens: None };
         let mut price = price_document(provider.id.as_str(), &self.model, &free);
         price["match"] = json!("local");
         let document = json!({ "model": self.model, "source": "local", "version": null, "date": null, "prices": [price] });

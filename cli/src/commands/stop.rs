@@ -4,6 +4,7 @@ use std::fs::File;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use gateway::control::{Command, DaemonStatus};
 use serde_json::{Value, json};
 
@@ -61,11 +62,20 @@ pub(crate) fn restart(app: &App) -> Result<(), Failure> {
     start_detached(app, source.as_ref())
 }
 
-/// Makes the daemon forget the keys.
-pub(crate) fn lock(app: &App) -> Result<(), Failure> {
-    app.ask(&Command::Lock)?;
-    app.output.done(&json!({ "state": "locked" }), || "locked".to_owned());
-    Ok(())
+#[derive(Debug, Args)]
+pub(crate) struct Lock {
+    /// Let requests that run end by themselves
+    #[arg(long)]
+    let_finish: bool,
+}
+
+impl Lock {
+    /// Makes the daemon forget the keys.
+    pub(crate) fn run(self, app: &App) -> Result<(), Failure> {
+        app.ask(&Command::Lock { lets_finish: self.let_finish })?;
+        app.output.done(&json!({ "state": "locked" }), || "locked".to_owned());
+        Ok(())
+    }
 }
 
 /// Tells how the daemon is. That it is down is an answer, with an exit code of its own.

@@ -107,7 +107,8 @@ fn sockets_and_files_are_private_and_gone_after_a_stop() {
 #[test]
 fn status_tells_that_nothing_runs() {
     let home = home();
-    assert_eq!(home.run(["--json", "status"]).expect(3).json(), serde_json::json!({ "running": false }));
+    let nothing = serde_json::json!({ "running": false, "killed": null, "revoked_providers": [] });
+    assert_eq!(home.run(["--json", "status"]).expect(3).json(), nothing);
     for args in [&["lock"][..], &["unlock"], &["stop"]] {
         home.run(args.iter().copied()).expect(3);
     }

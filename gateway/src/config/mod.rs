@@ -3,6 +3,7 @@
 //! Every key is optional and has its default here, in one place. Unknown keys are faults, because a misspelt
 //! limit is no limit. All faults of a file are reported at once, with their lines.
 
+mod budget;
 mod reader;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use vault::Origin;
 
 use crate::catalogue::{AuthStyle, Catalogue, Provider};
 use crate::wire::WireFormat;
+pub use budget::{Budget, Notifications, Reserve, UnknownModel};
 pub use reader::{Fault, parse_duration};
 use reader::{Reader, Section, boolean, duration, integer, size, text, text_table, texts};
 
@@ -29,6 +31,10 @@ pub struct Config {
     pub limits: Limits,
     /// Where requests are logged and for how long.
     pub logging: Logging,
+    /// How budgets reserve.
+    pub budget: Budget,
+    /// Who hears of what.
+    pub notifications: Notifications,
     /// Every provider, built in or configured, by name; aliases are names of their own.
     pub providers: HashMap<ProviderId, std::sync::Arc<Provider>>,
     /// Old or needless keys that were read, and what replaced them.
@@ -154,6 +160,8 @@ impl Config {
             security: read_security(&mut reader, &mut root),
             limits: read_limits(&mut reader, &mut root),
             logging: read_logging(&mut reader, &mut root, home),
+            budget: budget::read_budget(&mut reader, &mut root),
+            notifications: budget::read_notifications(&mut reader, &mut root),
             providers: read_providers(&mut reader, &mut root, home),
             notes: Vec::new(),
         };

@@ -8,11 +8,18 @@ mod format;
 mod request;
 mod rewrite;
 mod hide_usage;
+mod seam;
+mod ending;
 pub(crate) mod sse;
 pub(crate) mod tokens;
 mod scan;
 
+pub use ending::{Cause, ending};
 pub use format::{Framing, UnknownWireFormat, WireFormat};
 pub use hide_usage::HideUsage;
 pub use request::{LimitField, OutputLimit, RequestFacts, RequestFault, request_facts};
 pub use rewrite::{inject_include_usage, limit_output};
+pub use seam::Seam;
+
+/// The end of the paths that stream a JSON array, unless events are asked for.
+pub(crate) const ARRAY_STREAM: &str = ":streamGenerateContent";

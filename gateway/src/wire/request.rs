@@ -180,6 +180,11 @@ impl RequestFacts {
         self.output_limits.iter().filter_map(|limit| limit.tokens).max()
     }
 
+    /// Whether a limit says in so many words that there is none.
+    pub fn has_unlimited_output(&self) -> bool {
+        self.output_limits.iter().any(|limit| limit.tokens.is_none())
+    }
+
     /// Whether the caller asked for usage in its stream.
     pub fn includes_usage(&self) -> bool {
         matches!(self.include_usage, Some((Some(true), _)))

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use policy::{
-    Ask, Basis, Caller, Method, NanoUsd, Plan, ProviderId, RequestId, RouteClass, Rules, Transport, Usage,
-    admit,
+    Ask, Basis, Caller, Denial, Method, NanoUsd, Plan, ProviderId, Quote, RequestId, RouteClass, Rules,
+    Transport, Usage, admit,
 };
-use storage::{LogText, Outcome, RequestRow, Store, Writer, WriterConfig};
+use storage::{Ledger, LogText, Outcome, RequestRow, Reservation, Store, Used, Writer, WriterConfig};
 
 /// Far longer than anything here takes; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ impl Home {
     pub(crate) fn log(&self, rows: impl IntoIterator<Item = RequestRow>) {
         let (ledger, writer) = self.writer();
         for row in rows {
-            ledger.reserve(plan()).unwrap().settle(row);
+            reserve(&ledger).unwrap().settle(row, FREE);
         }
         writer.shutdown().unwrap();
     }
@@ -47,6 +47,13 @@ impl Home {
 pub(crate) fn config() -> WriterConfig {
     // The rows of these tests begin in 1970; only a test of retention wants them deleted.
     WriterConfig { retention: None, ..WriterConfig::default() }
+}
+
+/// What a request used that cost nothing.
+pub(crate) const FREE: Used = Used::Known { cost: NanoUsd::ZERO, tokens: 0 };
+
+pub(crate) fn reserve(ledger: &Ledger) -> Result<Reservation, Denial> {
+    pollster::block_on(ledger.reserve(plan()))
 }
 
 pub(crate) fn plan() -> Plan {
@@ -59,6 +66,7 @@ pub(crate) fn plan() -> Plan {
         model: None,
         names_other_models: false,
         transport: Transport::Tcp,
+        quote: Quote::FREE,
     };
     admit(&Rules::default(), &caller, &ask).unwrap()
 }

@@ -8,4 +8,5 @@ mod controls;
 mod rates;
 mod log;
 mod writer;
+mod ledger;
 mod stats;

@@ -3,7 +3,7 @@
 use policy::{Capability, Method, RouteClass, Scope};
 use storage::{CapabilityFilter, Error, NewCapability, Store};
 
-use crate::common::{Home, plan, refusal, row};
+use crate::common::{FREE, Home, refusal, reserve, row};
 
 fn scope() -> Scope {
     Scope {
@@ -189,7 +189,7 @@ fn policy_can_be_written_while_the_log_is() {
     let (ledger, writer) = home.writer();
     let mut store = home.store();
     for number in 0..20 {
-        ledger.reserve(plan()).unwrap().settle(row(number));
+        reserve(&ledger).unwrap().settle(row(number), FREE);
         store.mint(&new(&format!("{number:08}"), "ci"), 10).unwrap();
     }
     writer.shutdown().unwrap();

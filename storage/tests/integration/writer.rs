@@ -9,7 +9,7 @@ use policy::DenialCode;
 use rusqlite::Connection;
 use storage::{Error, LogFilter, LogOrder, LogState, RequestRow, StatsBy, StatsQuery, Writer, WriterConfig};
 
-use crate::common::{Home, PATIENCE, config, plan, refusal, row, until};
+use crate::common::{FREE, Home, PATIENCE, config, refusal, reserve, row, until};
 
 const EVERYTHING: StatsQuery =
     StatsQuery { since: None, until: None, provider: None, agent: None, by: StatsBy::Provider };
@@ -25,7 +25,7 @@ fn rows_of_many_threads_are_all_there_with_exact_sums() {
             let ledger = ledger.clone();
             scope.spawn(move || {
                 for number in thread * ROWS..(thread + 1) * ROWS {
-                    ledger.reserve(plan()).unwrap().settle(row(number));
+                    reserve(&ledger).unwrap().settle(row(number), FREE);
                 }
             });
         }
@@ -54,12 +54,12 @@ fn a_locked_database_costs_slots_and_then_nothing_is_lost() {
     let other = Connection::open(home.path()).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     for number in 0..50 {
-        ledger.reserve(plan()).unwrap().settle(row(number));
+        reserve(&ledger).unwrap().settle(row(number), FREE);
     }
     for number in 100..105 {
         ledger.record_refusal(refusal(number, "killed", "/openai"));
     }
-    let denial = ledger.reserve(plan()).unwrap_err();
+    let denial = reserve(&ledger).unwrap_err();
     assert_eq!(denial.code(), DenialCode::Overloaded);
     assert!(denial.message().contains("log is behind"), "{denial}");
     until("the lock is noticed", || ledger.health().state == LogState::Failing);
@@ -72,7 +72,7 @@ fn a_locked_database_costs_slots_and_then_nothing_is_lost() {
     ledger.flush(PATIENCE).unwrap();
     let health = ledger.health();
     assert_eq!((health.state, health.failure, health.slots_free), (LogState::Writing, None, SLOTS));
-    ledger.reserve(plan()).unwrap().settle(row(50));
+    reserve(&ledger).unwrap().settle(row(50), FREE);
     writer.shutdown().unwrap();
     let total = home.store().stats(&EVERYTHING).unwrap().total;
     assert_eq!((total.requests, total.refused, total.input_tokens), (54, 3, 1_275));
@@ -87,7 +87,7 @@ fn flush_waits_for_what_was_pushed_before_it() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for number in 0..2_000 {
-                ledger.reserve(plan()).unwrap().settle(row(number));
+                reserve(&ledger).unwrap().settle(row(number), FREE);
                 writers_pushed.fetch_add(1, Ordering::SeqCst);
             }
         });
@@ -112,7 +112,7 @@ fn a_cursor_misses_nothing_while_rows_are_written() {
             let ledger = &ledger;
             scope.spawn(move || {
                 for number in (thread..ROWS).step_by(4) {
-                    ledger.reserve(plan()).unwrap().settle(row(number));
+                    reserve(ledger).unwrap().settle(row(number), FREE);
                 }
             });
         }
@@ -179,7 +179,7 @@ fn a_flood_of_different_refusals_is_folded_too() {
 fn every_file_of_the_database_is_ours_alone() {
     let home = Home::new();
     let (ledger, writer) = home.writer();
-    ledger.reserve(plan()).unwrap().settle(row(1));
+    reserve(&ledger).unwrap().settle(row(1), FREE);
     ledger.flush(PATIENCE).unwrap();
     for suffix in ["db", "db-wal", "db-shm"] {
         let metadata = fs::metadata(home.path().with_extension(suffix)).unwrap();
@@ -192,7 +192,7 @@ fn every_file_of_the_database_is_ours_alone() {
 fn what_was_committed_survives_a_process_that_just_ends() {
     let home = Home::new();
     let (ledger, writer) = home.writer();
-    ledger.reserve(plan()).unwrap().settle(row(1));
+    reserve(&ledger).unwrap().settle(row(1), FREE);
     ledger.flush(PATIENCE).unwrap();
     // The files as a killed process would leave them: the row is in the write-ahead log only.
     let left = Home::new();
@@ -207,11 +207,12 @@ fn what_was_committed_survives_a_process_that_just_ends() {
 fn a_dropped_reservation_gives_its_slot_back_and_is_counted() {
     let home = Home::new();
     let (ledger, writer) = Writer::start(&home.path(), WriterConfig { slots: 1, ..config() }).unwrap();
-    drop(ledger.reserve(plan()).unwrap());
+    drop(reserve(&ledger).unwrap());
     assert_eq!(ledger.health().leaked, 1);
-    ledger.reserve(plan()).unwrap().settle(row(1));
     ledger.flush(PATIENCE).unwrap();
-    ledger.reserve(plan()).unwrap().settle(row(2));
+    reserve(&ledger).unwrap().settle(row(1), FREE);
+    ledger.flush(PATIENCE).unwrap();
+    reserve(&ledger).unwrap().settle(row(2), FREE);
     writer.shutdown().unwrap();
     assert_eq!(home.store().latest_seq().unwrap(), 2);
 }
@@ -220,13 +221,13 @@ fn a_dropped_reservation_gives_its_slot_back_and_is_counted() {
 fn shutdown_waits_for_requests_in_flight() {
     let home = Home::new();
     let (ledger, writer) = home.writer();
-    let reservation = ledger.reserve(plan()).unwrap();
+    let reservation = reserve(&ledger).unwrap();
     let ended = std::thread::scope(|scope| {
         let ended = scope.spawn(|| writer.shutdown());
         until("new requests are refused", || {
-            ledger.reserve(plan()).is_err_and(|denial| denial.code() == DenialCode::StateUnavailable)
+            reserve(&ledger).is_err_and(|denial| denial.code() == DenialCode::StateUnavailable)
         });
-        reservation.settle(row(7));
+        reservation.settle(row(7), FREE);
         ended.join().unwrap()
     });
     ended.unwrap();
@@ -238,15 +239,15 @@ fn shutdown_says_what_it_could_not_write() {
     let home = Home::new();
     let impatient = WriterConfig { shutdown_wait: Duration::from_millis(50), ..config() };
     let (ledger, writer) = Writer::start(&home.path(), impatient.clone()).unwrap();
-    let reservation = ledger.reserve(plan()).unwrap();
+    let reservation = reserve(&ledger).unwrap();
     assert!(matches!(writer.shutdown(), Err(Error::Unsettled { requests: 1 })));
-    reservation.settle(row(1));
+    reservation.settle(row(1), FREE);
     assert_eq!(ledger.health().late, 1);
 
     let (ledger, writer) = Writer::start(&home.path(), impatient).unwrap();
     let other = Connection::open(home.path()).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    ledger.reserve(plan()).unwrap().settle(row(2));
+    reserve(&ledger).unwrap().settle(row(2), FREE);
     assert!(matches!(writer.shutdown(), Err(Error::Unwritten { rows: 1, .. })));
     assert!(matches!(ledger.flush(PATIENCE), Err(Error::Stopped)));
 }
@@ -257,7 +258,7 @@ fn a_database_that_is_moved_away_is_not_made_anew() {
     let (ledger, writer) = home.writer();
     let aside = home.path().with_extension("aside");
     fs::rename(home.path(), &aside).unwrap();
-    ledger.reserve(plan()).unwrap().settle(row(1));
+    reserve(&ledger).unwrap().settle(row(1), FREE);
     until("it is missed", || ledger.health().state == LogState::Failing);
     assert_eq!(ledger.health().failure.unwrap().code, "database_replaced");
     assert!(!home.path().exists());
@@ -272,7 +273,7 @@ fn a_row_that_the_schema_refuses_does_not_hold_up_the_others() {
     let home = Home::new();
     let (ledger, writer) = home.writer();
     for row in [row(1), row(1), RequestRow { started_at: -1, ..row(2) }, row(3)] {
-        ledger.reserve(plan()).unwrap().settle(row);
+        reserve(&ledger).unwrap().settle(row, FREE);
     }
     writer.shutdown().unwrap();
     let health = ledger.health();
@@ -289,7 +290,7 @@ fn old_rows_are_deleted_by_the_writer_itself() {
     let (ledger, writer) = Writer::start(&home.path(), retention).unwrap();
     let store = home.store();
     until("old rows are gone", || store.stats(&EVERYTHING).unwrap().total.requests == 500);
-    ledger.reserve(plan()).unwrap().settle(row(3_000));
+    reserve(&ledger).unwrap().settle(row(3_000), FREE);
     writer.shutdown().unwrap();
     assert_eq!(store.latest_seq().unwrap(), 3_001);
 }
@@ -298,7 +299,7 @@ fn old_rows_are_deleted_by_the_writer_itself() {
 fn dropping_the_writer_loses_nothing() {
     let home = Home::new();
     let (ledger, writer) = home.writer();
-    ledger.reserve(plan()).unwrap().settle(row(1));
+    reserve(&ledger).unwrap().settle(row(1), FREE);
     drop(writer);
     assert_eq!(home.store().latest_seq().unwrap(), 1);
 }

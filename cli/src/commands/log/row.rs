@@ -191,10 +191,19 @@ pub(in crate::commands) mod tests {
         for row in rows {
             let caller = Caller { agent: &agent, capability: None };
             let (class, transport) = (RouteClass::Generate, Transport::Tcp);
-            let method = policy::Method::Post;
-            let ask =
-                Ask { provider: &provider, class, method, model: None, names_other_models: false, transport };
-            ledger.reserve(admit(&policy::Rules::default(), &caller, &ask).unwrap()).unwrap().settle(row);
+            let (method, quote) = (policy::Method::Post, policy::Quote::FREE);
+            let ask = Ask {
+                provider: &provider,
+                class,
+                method,
+                model: None,
+                names_other_models: false,
+                transport,
+                quote,
+            };
+            let plan = admit(&policy::Rules::default(), &caller, &ask).unwrap();
+            let used = storage::Used::Known { cost: NanoUsd::ZERO, tokens: 0 };
+            pollster::block_on(ledger.reserve(plan)).unwrap().settle(row, used);
         }
         writer.shutdown().unwrap();
     }

@@ -288,7 +288,17 @@ impl Gateway {
 
     #[track_caller]
     pub(crate) fn start_with(setup: &Setup) -> Self {
-        let mock = Mock::start();
+        Self::start_before(setup, Mock::start())
+    }
+
+    /// Another gateway in a home of its own, before the provider of another test gateway.
+    #[track_caller]
+    pub(crate) fn start_beside(setup: &Setup, mock: &Mock) -> Self {
+        Self::start_before(setup, mock.same())
+    }
+
+    #[track_caller]
+    fn start_before(setup: &Setup, mock: Mock) -> Self {
         let home = Home::new();
         home.write_config(&setup.config(&format!("http://{}", mock.address)));
         home.run(["init", "--non-interactive"]).expect(0);
@@ -325,6 +335,13 @@ impl Gateway {
         self.tcp().ask(&request.bearer(&self.token))
     }
 
+    /// Starts the daemon again after it ended.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        let serving = self.home.run(["--json", "start", "-d"]).expect(0).json();
+        self.address = serving["address"].as_str().unwrap().parse().unwrap();
+    }
+
     /// Another capability.
     #[track_caller]
     pub(crate) fn mint(&self, args: &[&str]) -> String {
@@ -334,9 +351,15 @@ impl Gateway {
     /// The log, once every row so far is in it.
     #[track_caller]
     pub(crate) fn store(&self) -> Store {
+        self.flush();
+        Store::open_existing(&self.home.file("tokfence.db")).unwrap()
+    }
+
+    /// Waits until every row so far is in the database, and what budgets only kept ready is given back.
+    #[track_caller]
+    pub(crate) fn flush(&self) {
         let socket = self.home.file("control/control.sock");
         gateway::control::ask(&socket, &gateway::control::Command::Flush, super::PATIENCE).unwrap();
-        Store::open_existing(&self.home.file("tokfence.db")).unwrap()
     }
 
     /// The row of the request with this id, as soon as the request has ended.

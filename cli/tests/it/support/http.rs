@@ -198,10 +198,15 @@ impl Client {
     }
 
     pub(crate) fn unix(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream: Box::new(stream), read: Vec::new(), rest: Rest::Over }
+        Self::try_unix(path).unwrap()
+    }
+
+    /// Connects to a gateway that may be gone.
+    pub(crate) fn try_unix(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: Box::new(stream), read: Vec::new(), rest: Rest::Over })
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {

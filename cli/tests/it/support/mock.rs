@@ -214,6 +214,11 @@ impl Mock {
         self.script(move |_, conn| conn.send(&answer).map(|()| Then::Keep))
     }
 
+    /// The same provider once more, for another who owns one.
+    pub(crate) fn same(&self) -> Self {
+        Self { address: self.address, state: self.state.clone() }
+    }
+
     /// Connections so far.
     pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)

@@ -1,0 +1,59 @@
+//! Hot: keeps a running stream covered by its budgets. The next slice is asked for while half of the present one is
+//! still to come; when there is no room for it, the stream goes on to the end of what is covered, and is cut there.
+
+use std::time::{Duration, Instant};
+
+use policy::{Denial, DenialCode};
+use storage::Growth;
+
+use crate::config::Reserve;
+use crate::context::{Context, Stage};
+use crate::wire::RequestFacts;
+
+/// A stream that has used up what is covered is held back for so long before it looks again.
+const HOLD: Duration = Duration::from_millis(5);
+/// Budgets are borrowed from within milliseconds, or the database is in trouble.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Context {
+    /// The answer has gone on. Answers how long the caller should wait for it, if budgets are behind; cuts the answer
+    /// when a budget has no room for more.
+    pub(crate) fn cover(&mut self) -> Option<Duration> {
+        let budget = &self.snapshot.config.budget;
+        let Stage::Reserved(reserved) = &mut self.stage else { return None };
+        let covered = reserved.reservation.covered_output()?;
+        if budget.reserve == Reserve::Strict || !self.facts.is_streaming {
+            return None;
+        }
+        let body = self.facts.body.as_ref();
+        let answers = body.map_or(1, |body| u64::from(body.answers.max(1)));
+        let written = self.meter.as_ref()?.output_tokens_so_far().div_ceil(answers);
+        if written + budget.slice_tokens / 2 <= covered || is_whole(body, covered) {
+            return None;
+        }
+        let is_used_up = written > covered;
+        let growth = reserved.reservation.grow(written.max(covered + budget.slice_tokens));
+        match growth {
+            Growth::Covered => self.uncovered_since = None,
+            Growth::Pending | Growth::Refused(_) if !is_used_up => {}
+            Growth::Refused(denial) => self.cut(denial),
+            Growth::Pending => return self.hold(),
+        }
+        None
+    }
+
+    /// Nothing is known yet about the next slice.
+    fn hold(&mut self) -> Option<Duration> {
+        if self.uncovered_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            let message = "the budgets cannot be read or written at the moment";
+            self.cut(Denial::new(DenialCode::StateUnavailable, message));
+        }
+        Some(HOLD)
+    }
+}
+
+/// Whether the provider stops by itself at what is covered.
+fn is_whole(body: Option<&RequestFacts>, covered: u64) -> bool {
+    let Some(body) = body.filter(|body| !body.has_unlimited_output()) else { return false };
+    body.max_output_tokens().is_some_and(|limit| covered >= u64::from(limit))
+}

@@ -1,0 +1,179 @@
+//! What a request may cost, before it is sent; and how long its answer may be, once it is known what budgets afford.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use policy::{AgentName, Denial, DenialCode, Price, Quote, RouteClass};
+
+use crate::catalogue::{AuthStyle, Provider};
+use crate::config::{Budget, Reserve, UnknownModel};
+use crate::facts::Facts;
+use crate::meter;
+use crate::state::Snapshot;
+use crate::wire::{self, LimitField, RequestFacts, WireFormat};
+
+/// In a strict budget a request is refused when it cannot have an answer of this length.
+const STRICT_OUTPUT_MIN: u64 = 256;
+/// The longest answer, in tokens, that is asked of a model about which nothing is known: every model has as much.
+const STRICT_OUTPUT_UNKNOWN: u64 = 4_096;
+/// Answers remembered for each agent.
+const ANSWERS: usize = 100;
+/// Agents whose answers are remembered.
+const AGENTS_MAX: usize = 4_096;
+
+/// How long the recent answers to each agent were that did not stream, in tokens: what the next may need.
+#[derive(Debug, Default)]
+pub(crate) struct AnswerLengths(Mutex<HashMap<AgentName, VecDeque<u64>>>);
+
+impl AnswerLengths {
+    /// Remembers the length of an answer.
+    pub(crate) fn add(&self, agent: &AgentName, tokens: u64) {
+        let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if agents.len() >= AGENTS_MAX && !agents.contains_key(agent) {
+            agents.clear();
+        }
+        let answers = agents.entry(agent.clone()).or_default();
+        if answers.len() >= ANSWERS {
+            answers.pop_front();
+        }
+        answers.push_back(tokens);
+    }
+
+    /// The length that 99 of 100 recent answers did not pass.
+    fn p99(&self, agent: &AgentName) -> Option<u64> {
+        let agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers: Vec<u64> = agents.get(agent)?.iter().copied().collect();
+        answers.sort_unstable();
+        answers.get((answers.len() * 99).div_ceil(100).checked_sub(1)?).copied()
+    }
+}
+
+/// What the request that `facts` knows may cost. Routes that cost nothing are free, but still need budgets that are
+/// not used up.
+pub(crate) fn quote(facts: &Facts, snapshot: &Snapshot, lengths: &AnswerLengths, body_bytes: u64) -> Quote {
+    let config = &snapshot.config.budget;
+    let Some(provider) = &facts.provider else { return Quote::FREE };
+    if !matches!(facts.class, Some(RouteClass::Generate | RouteClass::Embed)) {
+        return Quote::FREE;
+    }
+    let is_strict = config.reserve == Reserve::Strict;
+    let input = if is_strict { body_bytes } else { meter::estimate_input(body_bytes) };
+    let answers = facts.body.as_ref().map_or(1, |body| body.answers);
+    let price = price(facts, provider, snapshot);
+    let quote = match (&price, config.unknown_model) {
+        _ if is_free(provider) => Quote::unpriced(input, answers).with_price(),
+        (Some(price), _) => {
+            // An estimate may be short, and a long context is dearer as a whole.
+            let rates = price.rates_for(if is_strict { input } else { input.saturating_mul(5) / 4 });
+            Quote::priced(input, answers, rates, is_strict)
+        }
+        (None, UnknownModel::Deny) => Quote::unpriced(input, answers),
+        (None, UnknownModel::Allow) => Quote::unpriced(input, answers).with_price(),
+        (None, UnknownModel::ChargeMax) => match snapshot.prices.dearest(&provider.prices) {
+            Some(rates) => Quote::priced(input, answers, &rates, is_strict),
+            None => Quote::unpriced(input, answers),
+        },
+    };
+    let (least, most) = output(facts, config, price.as_ref(), lengths);
+    quote.with_output(least, most)
+}
+
+/// Whether the provider takes no money: it runs on this machine and needs no key.
+pub(crate) fn is_free(provider: &Provider) -> bool {
+    provider.is_local && provider.auth == AuthStyle::None
+}
+
+/// The price of what is asked for. Where other models may answer, it is that of none of them.
+fn price(facts: &Facts, provider: &Provider, snapshot: &Snapshot) -> Option<Price> {
+    let model = facts.model.as_deref().filter(|_| !facts.names_other_models)?;
+    snapshot.prices.resolve(&provider.prices, model).map(|resolved| resolved.price.clone())
+}
+
+/// The shortest and the longest answer to reserve for, in tokens.
+fn output(facts: &Facts, config: &Budget, price: Option<&Price>, lengths: &AnswerLengths) -> (u64, u64) {
+    if facts.class == Some(RouteClass::Embed) {
+        return (0, 0);
+    }
+    let asked = facts.body.as_ref().and_then(RequestFacts::max_output_tokens).map(u64::from);
+    match config.reserve {
+        Reserve::Strict => {
+            let longest = price.and_then(|price| price.max_output_tokens).unwrap_or(STRICT_OUTPUT_UNKNOWN);
+            let most = asked.unwrap_or(longest);
+            (STRICT_OUTPUT_MIN.min(most), most)
+        }
+        Reserve::Rolling => {
+            let recent = facts.agent.as_ref().filter(|_| !facts.is_streaming);
+            let needed = recent.and_then(|agent| lengths.p99(agent)).unwrap_or(0).max(config.slice_tokens);
+            let most = needed.min(asked.unwrap_or(u64::MAX));
+            (most, most)
+        }
+    }
+}
+
+/// The limit to put on the length of an answer, in tokens, where a strict budget covers less than may come; `None`
+/// where it covers all.
+///
+/// # Errors
+/// The [`Denial`] of a request whose answer cannot be limited.
+pub(crate) fn output_limit(facts: &Facts, snapshot: &Snapshot, covered: u64) -> Result<Option<u32>, Denial> {
+    let Some(provider) = facts.provider.as_ref().filter(|_| facts.class == Some(RouteClass::Generate)) else {
+        return Ok(None);
+    };
+    let Some(body) = &facts.body else {
+        let message = "a strict budget applies, and the length of this answer cannot be limited";
+        return Err(Denial::new(DenialCode::BudgetExceeded, message)
+            .with_hint("set `budget.reserve` to `rolling`, or use a route that takes JSON"));
+    };
+    let longest = price(facts, provider, snapshot).and_then(|price| price.max_output_tokens);
+    let may_come = body.max_output_tokens().map(u64::from).or(longest).unwrap_or(u64::MAX);
+    let is_covered = covered >= may_come && !body.has_unlimited_output();
+    Ok((!is_covered).then(|| u32::try_from(covered).unwrap_or(u32::MAX)))
+}
+
+/// The body with the answer limited to `tokens`.
+///
+/// # Errors
+/// The [`Denial`] of a body that has no place for a limit.
+pub(crate) fn limit_answer(facts: &Facts, body: &[u8], tokens: u32) -> Result<Vec<u8>, Denial> {
+    let field = limit_field(facts);
+    let limited = facts.body.as_ref().and_then(|found| wire::limit_output(body, found, field, tokens));
+    limited.ok_or_else(|| {
+        let message = format!("a strict budget applies, and `{}` cannot be set in this body", field.name());
+        Denial::new(DenialCode::InvalidRequest, message)
+    })
+}
+
+/// Under which name the route takes a limit on the answer's length.
+fn limit_field(facts: &Facts) -> LimitField {
+    let wire = facts.provider.as_ref().map_or(WireFormat::OpenAi, |provider| provider.wire);
+    let is_native = |prefix: &str| facts.path.starts_with(prefix);
+    match wire {
+        WireFormat::Google if !facts.path.contains("/openai/") => LimitField::GenerationConfig,
+        WireFormat::Ollama if is_native("/api/") => LimitField::NumPredict,
+        _ if facts.path.ends_with("/responses") => LimitField::MaxOutputTokens,
+        // OpenAI's reasoning models refuse the older name, and its older models take the newer one.
+        WireFormat::OpenAi
+            if facts.path.ends_with("/chat/completions")
+                && facts.provider.as_ref().is_some_and(|provider| provider.prices == "openai") =>
+        {
+            LimitField::MaxCompletionTokens
+        }
+        _ => LimitField::MaxTokens,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_of_a_hundred_answers_is_left_out() {
+        let (lengths, agent) = (AnswerLengths::default(), "ci".parse().unwrap());
+        assert_eq!(lengths.p99(&agent), None);
+        lengths.add(&agent, 7);
+        assert_eq!(lengths.p99(&agent), Some(7));
+        (1..=100).for_each(|tokens| lengths.add(&agent, tokens));
+        assert_eq!(lengths.p99(&agent), Some(99));
+        assert_eq!(lengths.p99(&"other".parse().unwrap()), None);
+    }
+}

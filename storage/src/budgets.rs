@@ -1,0 +1,207 @@
+//! Budgets as rows: set, cleared, and told with what is spent and held of them.
+
+use jiff::tz::TimeZone;
+use policy::{Amount, Budget, Period, Subject, TimestampUs, Unit};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+
+use crate::error::{Doing, Error};
+use crate::row::parsed;
+use crate::rules::budget;
+use crate::store::Store;
+
+/// How a budget stands at one moment. Amounts are in the unit of its limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetStatus {
+    /// The budget.
+    pub budget: Budget,
+    /// What was settled in the present period.
+    pub spent: i64,
+    /// How much of that was held by processes that died before they settled.
+    pub forfeited: i64,
+    /// What requests in flight hold, with what running processes keep ready for the next.
+    pub reserved: i64,
+    /// When the present period began, or the span that counts now.
+    pub since: TimestampUs,
+    /// When some of what is spent counts no more; `None` is never, or that nothing is spent.
+    pub renews_at: Option<TimestampUs>,
+}
+
+/// What came of setting a budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetSet {
+    /// The limit it had before.
+    pub former: Option<Amount>,
+    /// What the request log says was spent in the present period, and what therefore counts; only for a new budget.
+    pub counted: i64,
+}
+
+impl BudgetStatus {
+    /// What neither was spent nor is held; a debt is negative.
+    pub fn left(&self) -> i64 {
+        self.budget.limit.number.saturating_sub(self.spent).saturating_sub(self.reserved)
+    }
+}
+
+impl Store {
+    /// Sets a budget. An old one of the same subject, period and unit keeps what is spent of it and gets the new
+    /// limit; a new one counts what the log says was spent in the present period.
+    ///
+    /// # Errors
+    /// SQLite's failure; nothing is changed then.
+    pub fn set_budget(
+        &mut self,
+        subject: &Subject,
+        period: Period,
+        limit: Amount,
+        wall_now: TimestampUs,
+        zone: &TimeZone,
+    ) -> Result<BudgetSet, Error> {
+        let doing = "set a budget";
+        let now = self.effective_now(wall_now)?;
+        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let former = former_limit(&write, subject, period, limit.unit).doing(doing)?;
+        let counted = match former {
+            Some(_) => update_limit(&write, subject, period, limit).map(|()| 0),
+            None => insert(&write, subject, period, limit, now, zone),
+        };
+        let counted = counted.doing(doing)?;
+        write.commit().doing(doing)?;
+        Ok(BudgetSet { former, counted })
+    }
+
+    /// Removes the budgets of a subject, those of one period alone where it is given. Answers the removed ones.
+    ///
+    /// # Errors
+    /// SQLite's failure; nothing is removed then.
+    pub fn clear_budgets(&mut self, subject: &Subject, period: Option<Period>) -> Result<Vec<Budget>, Error> {
+        let doing = "clear budgets";
+        let sql = "DELETE FROM budgets WHERE subject_kind = ?1 AND subject_name = ?2 AND (?3 IS NULL OR period = ?3)
+                   RETURNING *";
+        let wanted = params![subject.kind(), subject.name(), period.map(|period| period.to_string())];
+        let mut statement = self.conn.prepare_cached(sql).doing(doing)?;
+        let rows = statement.query_map(wanted, budget).doing(doing)?;
+        rows.collect::<rusqlite::Result<_>>().doing(doing)
+    }
+
+    /// How every budget stands, in the order in which they were set.
+    ///
+    /// # Errors
+    /// SQLite's failure.
+    pub fn budgets(&self, wall_now: TimestampUs, zone: &TimeZone) -> Result<Vec<BudgetStatus>, Error> {
+        let doing = "read the budgets";
+        let now = self.effective_now(wall_now)?;
+        let read = self.conn.unchecked_transaction().doing(doing)?;
+        let mut statement = read.prepare_cached("SELECT * FROM budgets ORDER BY id").doing(doing)?;
+        let budgets = statement.query_map([], budget).doing(doing)?;
+        let status = |found: rusqlite::Result<Budget>| status(&read, found?, now, zone);
+        budgets.map(status).collect::<rusqlite::Result<_>>().doing(doing)
+    }
+
+    /// The present instant, which is never before one that was seen earlier.
+    ///
+    /// # Errors
+    /// SQLite's failure.
+    pub fn effective_now(&self, wall_now: TimestampUs) -> Result<TimestampUs, Error> {
+        let seen = crate::leases::high_water(&self.conn).doing("read the clock")?;
+        Ok(seen.max(wall_now))
+    }
+}
+
+fn former_limit(
+    conn: &Connection,
+    subject: &Subject,
+    period: Period,
+    unit: Unit,
+) -> rusqlite::Result<Option<Amount>> {
+    let sql = "SELECT unit, limit_amount FROM budgets
+               WHERE subject_kind = ?1 AND subject_name = ?2 AND period = ?3 AND unit = ?4";
+    let key = params![subject.kind(), subject.name(), period.to_string(), unit.as_str()];
+    let amount = |row: &Row<'_>| Ok(parsed::<Unit>(row, "unit")?.of(row.get("limit_amount")?));
+    conn.query_row(sql, key, amount).optional()
+}
+
+fn update_limit(conn: &Connection, subject: &Subject, period: Period, limit: Amount) -> rusqlite::Result<()> {
+    let sql = "UPDATE budgets SET limit_amount = ?5
+               WHERE subject_kind = ?1 AND subject_name = ?2 AND period = ?3 AND unit = ?4";
+    let (period, unit) = (period.to_string(), limit.unit.as_str());
+    conn.execute(sql, params![subject.kind(), subject.name(), period, unit, limit.number])?;
+    Ok(())
+}
+
+fn insert(
+    conn: &Connection,
+    subject: &Subject,
+    period: Period,
+    limit: Amount,
+    now: TimestampUs,
+    zone: &TimeZone,
+) -> rusqlite::Result<i64> {
+    let sql = "INSERT INTO budgets (subject_kind, subject_name, period, unit, limit_amount, created_at_us)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let (text, unit) = (period.to_string(), limit.unit.as_str());
+    conn.execute(sql, params![subject.kind(), subject.name(), text, unit, limit.number, now])?;
+    count_spent(conn, conn.last_insert_rowid(), subject, period, limit.unit, now, zone)
+}
+
+/// Charges a new budget with what the log says was spent in its present period.
+fn count_spent(
+    conn: &Connection,
+    id: i64,
+    subject: &Subject,
+    period: Period,
+    unit: Unit,
+    now: TimestampUs,
+    zone: &TimeZone,
+) -> rusqlite::Result<i64> {
+    let amount = match unit {
+        Unit::NanoUsd => "cost_nano_usd",
+        Unit::Tokens => {
+            "input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens + output_tokens"
+        }
+    };
+    let of_subject = match subject {
+        Subject::Global => "?2 = ''",
+        Subject::Provider(_) => "provider = ?2",
+        Subject::Agent(_) => "agent = ?2",
+        Subject::Capability(_) => "capability_id = ?2",
+    };
+    let window = period.window(now, zone);
+    let slice = match period {
+        Period::Rolling { .. } => window.bucket_end.map_or(1, |end| end - window.bucket),
+        // One bucket for all: no instant is further from the start than this.
+        Period::Daily | Period::Weekly | Period::Monthly | Period::Total => i64::MAX,
+    };
+    let sql = format!(
+        "INSERT INTO budget_spend (budget_id, bucket_start_us, spent_amount)
+         SELECT ?1, ?3 + (started_at_us - ?3) / ?4 * ?4 AS bucket, sum({amount}) FROM requests
+         WHERE started_at_us >= ?3 AND {of_subject} AND outcome <> 'refused' AND {amount} > 0
+         GROUP BY bucket
+         RETURNING spent_amount"
+    );
+    let mut statement = conn.prepare(&sql)?;
+    let rows =
+        statement.query_map(params![id, subject.name(), window.from, slice], |row| row.get::<_, i64>(0))?;
+    rows.sum()
+}
+
+fn status(
+    conn: &Connection,
+    budget: Budget,
+    now: TimestampUs,
+    zone: &TimeZone,
+) -> rusqlite::Result<BudgetStatus> {
+    let window = budget.period.window(now, zone);
+    let sql = "SELECT coalesce(sum(spent_amount), 0), coalesce(sum(forfeited_amount), 0),
+                      min(bucket_start_us) FILTER (WHERE spent_amount > 0)
+               FROM budget_spend WHERE budget_id = ?1 AND bucket_start_us >= ?2";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?));
+    let (spent, forfeited, oldest) =
+        conn.prepare_cached(sql)?.query_row(params![budget.id.0, window.from], read)?;
+    let sql = "SELECT coalesce(sum(amount), 0) FROM budget_leases WHERE budget_id = ?1";
+    let reserved = conn.prepare_cached(sql)?.query_row([budget.id.0], |row| row.get(0))?;
+    let renews_at = match budget.period {
+        Period::Rolling { .. } => oldest.and_then(|bucket| budget.period.renewal(bucket, zone)),
+        Period::Daily | Period::Weekly | Period::Monthly | Period::Total => window.bucket_end,
+    };
+    Ok(BudgetStatus { budget, spent, forfeited, reserved, since: window.from, renews_at })
+}

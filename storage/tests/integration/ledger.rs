@@ -1,0 +1,169 @@
+//! The ledger as requests meet it: reservations on a running writer, and what is left when it ends.
+
+use jiff::tz::TimeZone;
+use policy::{
+    Ask, Caller, DenialCode, Method, NanoUsd, Plan, Quote, RouteClass, Rules, Subject, Transport, Unit, admit,
+};
+use storage::{Growth, Ledger, Reservation, Store, Used, Writer, WriterConfig};
+
+use crate::common::{Home, PATIENCE, config, row, until};
+
+const DAY_US: i64 = 86_400_000_000;
+const TODAY: i64 = 20_000 * DAY_US;
+
+/// A request that may use so many tokens.
+fn plan(rules: &Rules, tokens: u64) -> Plan {
+    let (agent, provider) = ("ci".parse().unwrap(), "openai".parse().unwrap());
+    let ask = Ask {
+        provider: &provider,
+        class: RouteClass::Generate,
+        method: Method::Post,
+        model: None,
+        names_other_models: false,
+        transport: Transport::Tcp,
+        quote: Quote::unpriced(tokens, 1),
+    };
+    admit(rules, &Caller { agent: &agent, capability: None }, &ask).unwrap()
+}
+
+/// Sets a budget of tokens for everybody and makes the ledger know it.
+fn set(store: &mut Store, ledger: &Ledger, period: &str, tokens: i64) -> Rules {
+    let zone = TimeZone::UTC;
+    store
+        .set_budget(&Subject::Global, period.parse().unwrap(), Unit::Tokens.of(tokens), TODAY, &zone)
+        .unwrap();
+    let rules = store.load_policy().unwrap().rules;
+    ledger.set_budgets(&rules, &zone, 80);
+    rules
+}
+
+fn reserve(ledger: &Ledger, rules: &Rules, tokens: u64) -> Result<Reservation, DenialCode> {
+    pollster::block_on(ledger.reserve(plan(rules, tokens))).map_err(|denial| denial.code())
+}
+
+fn used(tokens: u64) -> Used {
+    Used::Known { cost: NanoUsd::ZERO, tokens }
+}
+
+/// Spent, forfeited and reserved of the only budget.
+fn standing(store: &Store) -> (i64, i64, i64) {
+    let status = store.budgets(TODAY, &TimeZone::UTC).unwrap().remove(0);
+    (status.spent, status.forfeited, status.reserved)
+}
+
+#[test]
+fn what_is_settled_is_in_the_database_with_the_row() {
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "total", 1_000);
+    let first = reserve(&ledger, &rules, 600).unwrap();
+    assert_eq!(reserve(&ledger, &rules, 500).unwrap_err(), DenialCode::BudgetExceeded);
+    first.settle(row(1), used(100));
+    reserve(&ledger, &rules, 500).unwrap().settle(row(2), used(50));
+    ledger.flush(PATIENCE).unwrap();
+    assert_eq!(standing(&home.store()), (150, 0, 0));
+    assert_eq!(home.store().latest_seq().unwrap(), 2);
+    writer.shutdown().unwrap();
+}
+
+#[test]
+fn a_reservation_grows_as_far_as_there_is_room() {
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "total", 1_000);
+    let plan = {
+        let quote = Quote::unpriced(100, 1).with_output(200, 200);
+        let (agent, provider) = ("ci".parse().unwrap(), "openai".parse().unwrap());
+        let (class, method, transport) = (RouteClass::Generate, Method::Post, Transport::Tcp);
+        let names_other_models = false;
+        let ask =
+            Ask { provider: &provider, class, method, model: None, names_other_models, transport, quote };
+        admit(&rules, &Caller { agent: &agent, capability: None }, &ask).unwrap()
+    };
+    let mut reservation = pollster::block_on(ledger.reserve(plan)).unwrap();
+    assert_eq!(reservation.covered_output(), Some(200));
+    let mut grow = |output| {
+        let mut growth = Growth::Pending;
+        until("the ledger to answer", || {
+            growth = reservation.grow(output);
+            growth != Growth::Pending
+        });
+        growth
+    };
+    assert_eq!(grow(900), Growth::Covered);
+    let Growth::Refused(denial) = grow(901) else { panic!("there is no room for it") };
+    assert_eq!(denial.code(), DenialCode::BudgetExceeded);
+    assert_eq!(reservation.covered_output(), Some(900), "what is covered stays so");
+    reservation.settle(row(1), used(1_000));
+    writer.shutdown().unwrap();
+    assert_eq!(standing(&home.store()), (1_000, 0, 0));
+}
+
+#[test]
+fn a_reservation_that_nobody_settles_is_charged_in_full() {
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "total", 1_000);
+    drop(reserve(&ledger, &rules, 300).unwrap());
+    ledger.flush(PATIENCE).unwrap();
+    assert_eq!(standing(&home.store()), (300, 0, 0));
+    assert_eq!(ledger.health().leaked, 1);
+    writer.shutdown().unwrap();
+}
+
+#[test]
+fn a_clock_that_is_set_back_opens_no_budget_again() {
+    let home = Home::new();
+    let start = |clock| Writer::start(&home.path(), WriterConfig { clock, ..config() }).unwrap();
+    let (ledger, writer) = start(|| TODAY + DAY_US);
+    let rules = set(&mut home.store(), &ledger, "daily", 1_000);
+    reserve(&ledger, &rules, 1_000).unwrap().settle(row(1), used(1_000));
+    writer.shutdown().unwrap();
+    // Yesterday's clock: the budget of tomorrow, which was used up, is still the one that counts.
+    let (ledger, writer) = start(|| TODAY);
+    ledger.set_budgets(&rules, &TimeZone::UTC, 0);
+    assert!(ledger.now() >= TODAY + DAY_US);
+    assert_eq!(reserve(&ledger, &rules, 1).unwrap_err(), DenialCode::BudgetExceeded);
+    writer.shutdown().unwrap();
+    // The day after that one it is open.
+    let (ledger, writer) = start(|| TODAY + 2 * DAY_US);
+    ledger.set_budgets(&rules, &TimeZone::UTC, 0);
+    reserve(&ledger, &rules, 1_000).unwrap().settle(row(2), used(1));
+    writer.shutdown().unwrap();
+}
+
+#[test]
+fn a_request_that_gives_up_waiting_leaves_nothing_held() {
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "total", 1_000);
+    for _ in 0..20 {
+        let mut waiting = Box::pin(ledger.reserve(plan(&rules, 900)));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = std::future::Future::poll(waiting.as_mut(), &mut context);
+    }
+    until("everything to be given back", || {
+        ledger.flush(PATIENCE).unwrap();
+        standing(&home.store()) == (0, 0, 0)
+    });
+    reserve(&ledger, &rules, 1_000).unwrap().settle(row(1), used(1));
+    writer.shutdown().unwrap();
+}
+
+#[test]
+fn without_a_database_nothing_is_let_through() {
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "total", 1_000);
+    let mut blocker = rusqlite::Connection::open(home.path()).unwrap();
+    let blocked = blocker.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    let (ledger, rules) = (&ledger, &rules);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(move || reserve(ledger, rules, 100));
+        until("the writer to be refused", || ledger.health().failure.is_some());
+        assert!(!asked.is_finished(), "no room is borrowed, so nothing is let through");
+        drop(blocked);
+        asked.join().unwrap().unwrap().settle(row(1), used(1));
+    });
+    writer.shutdown().unwrap();
+}
