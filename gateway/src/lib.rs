@@ -29,6 +29,7 @@ mod boundary;
 mod route;
 mod authenticate;
 mod rates;
+mod attenuate;
 mod body;
 mod headers;
 mod upstream;

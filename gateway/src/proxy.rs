@@ -19,6 +19,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use policy::{Ask, Caller, Capability, Denial, DenialCode, Plan};
 use storage::Reservation;
 
+use crate::attenuate;
 use crate::authenticate::authenticate;
 use crate::body;
 use crate::boundary;
@@ -28,7 +29,7 @@ use crate::facts::anonymous;
 use crate::guard::Guard;
 use crate::headers::{self, REQUEST_ID};
 use crate::respond;
-use crate::route::{self, HEALTH, OWN_PREFIX};
+use crate::route::{self, Own};
 use crate::state::Shared;
 
 /// An idle connection of a caller is closed after this many seconds.
@@ -64,9 +65,8 @@ impl Gateway {
         let request = session.req_header();
         boundary::check(&snapshot.config.daemon, self.shared.port, &request.method, &request.headers)?;
         let target = route::canonical(request.raw_path())?;
-        if target.path.starts_with(OWN_PREFIX) {
-            let is_health = target.path == HEALTH;
-            return self.answer_own(session, ctx, is_health).await;
+        if let Some(own) = route::own(&target.path) {
+            return self.answer_own(session, ctx, own).await;
         }
         let route = route::resolve(&snapshot.config, &request.method, &target)?;
         ctx.facts.routed(&route);
@@ -102,20 +102,23 @@ impl Gateway {
         })
     }
 
-    /// The gateway's own endpoints; there is one, and it tells nothing but that we are here.
+    /// The gateway's own endpoints. Nothing administrative is among them: see `control`.
     async fn answer_own(
         &self,
         session: &mut Session,
         ctx: &mut Context,
-        is_health: bool,
+        own: Own,
     ) -> Result<Decision, Denial> {
-        if !is_health {
-            return Err(Denial::new(DenialCode::InvalidRoute, "there is no such endpoint"));
+        match own {
+            Own::Health => {
+                ctx.stage = Stage::Unlogged;
+                body::drain(session).await;
+                // When the caller is gone there is nobody left to tell.
+                let _ = respond::health(session, self.shared.health(), ctx.id).await;
+            }
+            Own::Attenuate => attenuate::answer(session, ctx).await?,
+            Own::Unknown => return Err(Denial::new(DenialCode::InvalidRoute, "there is no such endpoint")),
         }
-        ctx.stage = Stage::Unlogged;
-        body::drain(session).await;
-        // When the caller is gone there is nobody left to tell.
-        let _ = respond::health(session, self.shared.health(), ctx.id).await;
         Ok(Decision::Answered)
     }
 

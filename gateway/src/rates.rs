@@ -51,6 +51,18 @@ impl Rates {
         (book, self.now())
     }
 
+    /// Counts one of something that is over at once. Where the limit has no room, tells after how many seconds it has.
+    pub(crate) fn pass(&self, subject: Subject, limit: RateLimit) -> Result<(), u32> {
+        let (mut book, now) = self.book();
+        match book.enter(now, &[(subject, limit)]) {
+            Ok(permit) => {
+                book.finish(now, permit, 0);
+                Ok(())
+            }
+            Err(refusal) => Err(refusal.wait_seconds()),
+        }
+    }
+
     /// How much of a subject's limits is used.
     pub(crate) fn used(&self, subject: &Subject) -> RateUse {
         let (book, now) = self.book();

@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) keys: ArcSwap<KeyRing>,
     pub(crate) ledger: Ledger,
     pub(crate) rates: Rates,
+    /// How often capabilities were made from others.
+    pub(crate) attenuations: Rates,
     /// Where the snapshot's rules come from.
     pub(crate) rules: RulesWatch,
     /// The connections that are open.
@@ -61,6 +63,7 @@ impl Shared {
             keys: ArcSwap::from_pointee(KeyRing::Locked),
             ledger,
             rates: Rates::default(),
+            attenuations: Rates::default(),
             rules,
             live: Live::default(),
             port,

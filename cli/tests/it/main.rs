@@ -14,6 +14,7 @@ mod streaming;
 mod upstream;
 mod vault;
 mod capabilities;
+mod attenuation;
 mod control;
 mod ratelimits;
 mod cutting;

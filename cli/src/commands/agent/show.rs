@@ -103,6 +103,7 @@ fn capability_document(summary: &CapabilitySummary, rules: &Rules, now: i64) -> 
         "state": state(rules, capability, now),
         "parent": capability.parent.as_ref().map(|id| id.as_str()),
         "children": children,
+        "note": summary.note,
         "created_at": timestamp(capability.created_at),
         "expires_at": capability.expires_at.map(timestamp),
         "revoked_at": capability.revoked_at.map(timestamp),
