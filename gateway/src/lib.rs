@@ -42,6 +42,7 @@ pub mod wire;
 pub mod meter;
 
 pub mod control;
+mod runs;
 mod notify;
 mod daemon;
 mod server;
@@ -49,5 +50,6 @@ mod server;
 pub use daemon::{DaemonError, embedded_prices};
 pub use home::Home;
 pub use listen::ListenError;
+pub use runs::{DEAD_RUN, RunLock, end_dead_runs};
 pub use server::{ServeError, ServeOptions, Serving, serve};
 pub use upstream::UpstreamError;

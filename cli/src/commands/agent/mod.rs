@@ -115,13 +115,29 @@ impl Agent {
     }
 }
 
+/// A new token, which is no capability yet.
+pub(crate) fn new_token() -> Result<MintedToken, Failure> {
+    Ok(MintedToken::from_random(random_bytes()?, random_bytes()?))
+}
+
 /// Makes a capability and lets a running daemon know it. The token is returned here and stored nowhere.
 pub(crate) fn mint(
     app: &App,
     agent: &AgentName,
     grant: Grant,
 ) -> Result<(MintedToken, Option<i64>), Failure> {
-    let token = MintedToken::from_random(random_bytes()?, random_bytes()?);
+    let token = new_token()?;
+    let expires_at = mint_token(app, agent, grant, &token)?;
+    Ok((token, expires_at))
+}
+
+/// The same with a token that is there already. Answers when the capability ends.
+pub(crate) fn mint_token(
+    app: &App,
+    agent: &AgentName,
+    grant: Grant,
+    token: &MintedToken,
+) -> Result<Option<i64>, Failure> {
     let now = now_us();
     let expires_at =
         grant.ttl.map(|ttl| now.saturating_add(i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX)));
@@ -138,7 +154,7 @@ pub(crate) fn mint(
     };
     app.store()?.mint(&new, now)?;
     app.tell_daemon()?;
-    Ok((token, expires_at))
+    Ok(expires_at)
 }
 
 impl ScopeArgs {
