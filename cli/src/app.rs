@@ -7,7 +7,7 @@ use clap::Args;
 use gateway::Home;
 use gateway::config::Config;
 use gateway::control::{self, Command, ControlError, DaemonStatus, Reply};
-use policy::{AgentName, InvalidSubject, ProviderId, Subject, TimestampUs};
+use policy::{AgentName, CapabilityId, InvalidSubject, ProviderId, Subject, TimestampUs};
 use storage::Store;
 
 use crate::failure::{Exit, Failure, from_reply};
@@ -122,29 +122,52 @@ impl App {
 }
 
 impl App {
-    /// The subject of a limit that somebody typed; its provider or agent must exist.
+    /// The subject of a limit that somebody typed; its provider, agent or capability must exist.
     pub(crate) fn subject(&self, config: &Config, text: &str) -> Result<Subject, Failure> {
+        if !text.contains(':') && text != "global" {
+            let provider = self.provider(config, text).map(Subject::Provider);
+            return provider.map_err(|failure| self.hint_at_agent(text, failure));
+        }
         let subject: Subject = text.parse().map_err(|error: InvalidSubject| {
             Failure::usage(error.to_string()).with_hint("global, openai, agent:ci")
         })?;
-        match subject {
-            Subject::Provider(name) => self.provider(config, name.as_str()).map(Subject::Provider),
-            Subject::Agent(name) => self.require_agent(name).map(Subject::Agent),
-            Subject::Global | Subject::Capability(_) => Ok(subject),
+        match &subject {
+            Subject::Global => {}
+            Subject::Provider(name) => return self.provider(config, name.as_str()).map(Subject::Provider),
+            Subject::Agent(name) => self.require_agent(name)?,
+            Subject::Capability(id) => self.require_capability(*id)?,
         }
+        Ok(subject)
     }
 
-    fn require_agent(&self, name: AgentName) -> Result<AgentName, Failure> {
-        let agents = self.store()?.agents(now_us())?;
-        if agents.iter().any(|agent| agent.name == name) {
-            return Ok(name);
+    /// Who types an agent's name where a subject belongs has left out what kind it is.
+    fn hint_at_agent(&self, text: &str, failure: Failure) -> Failure {
+        let agents = self.store().and_then(|store| Ok(store.agent_names()?)).unwrap_or_default();
+        if !agents.iter().any(|name| name.as_str() == text) {
+            return failure;
+        }
+        failure.with_hint(format!("did you mean `agent:{text}`?"))
+    }
+
+    fn require_agent(&self, name: &AgentName) -> Result<(), Failure> {
+        let agents = self.store()?.agent_names()?;
+        // Requests without a capability are booked to a name for which none need have been minted.
+        if agents.contains(name) || name.as_str() == "anonymous" {
+            return Ok(());
         }
         let message = format!("there is no agent `{}`", name.as_str());
         let failure = Failure::new(Exit::NotFound, "no_such_agent", message);
-        Err(match closest(name.as_str(), agents.iter().map(|agent| agent.name.as_str())) {
+        Err(match closest(name.as_str(), agents.iter().map(AgentName::as_str)) {
             Some(similar) => failure.with_hint(format!("did you mean `agent:{similar}`?")),
             None => failure.with_hint("tokfence agent list, or make it with `tokfence agent mint NAME`"),
         })
+    }
+
+    fn require_capability(&self, id: CapabilityId) -> Result<(), Failure> {
+        if self.store()?.load_policy()?.rules.capabilities.contains_key(&id) {
+            return Ok(());
+        }
+        Err(storage::Error::NoSuchCapability { id }.into())
     }
 }
 

@@ -1,12 +1,11 @@
 //! `tokfence`: the command line.
 //!
 //! `args` says what can be typed, `commands` has one module a command, and the rest is what they share: `app`
-//! (where everything is), `subject` (whom a limit is for), `output` and `format` (what a person or a program reads),
-//! `failure` (errors, hints, exit codes), `unlock` (how the vault is opened), `prompt`, and `daemon_log`.
+//! (where everything is), `output` and `format` (what a person or a program reads), `failure` (errors, hints,
+//! exit codes), `unlock` (how the vault is opened), `prompt`, and `daemon_log`.
 
 mod args;
 mod app;
-mod subject;
 mod failure;
 mod output;
 mod format;

@@ -7,13 +7,13 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use policy::{Capability, Denial, DenialCode, TokenRef};
 
-use crate::catalogue::{AuthStyle, Provider};
 use crate::headers::{CAPABILITY, CREDENTIALS};
 use crate::passthrough;
 use crate::route::keys_in_query;
 use crate::state::Snapshot;
 
-/// Finds the capability that a request proves to hold. `None` means an anonymous caller, where those are served;
+/// Finds the capability that a request proves to hold; with `is_passthrough` in its own header alone, because the
+/// places of API keys hold the caller's own credential then. `None` means an anonymous caller, where those are served;
 /// that is never done for another machine.
 /// Whether it is still in force is for the caller to check, so that a refusal can name the agent.
 ///
@@ -21,12 +21,11 @@ use crate::state::Snapshot;
 /// The [`Denial`] to answer with: missing, invalid or contradicting.
 pub(crate) fn authenticate<'s>(
     snapshot: &'s Snapshot,
-    provider: &Provider,
+    is_passthrough: bool,
     headers: &HeaderMap,
     query: Option<&str>,
     is_local: bool,
 ) -> Result<Option<&'s Capability>, Denial> {
-    let is_passthrough = provider.auth == AuthStyle::Passthrough;
     let presented = if is_passthrough { in_its_own_place(headers)? } else { presented(headers, query)? };
     let is_ours = presented.is_some_and(TokenRef::looks_like);
     if !is_ours && is_local && !snapshot.config.security.require_capability {

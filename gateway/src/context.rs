@@ -21,7 +21,7 @@ use crate::cutting::Shown;
 use crate::facts::{Facts, anonymous};
 use crate::meter::{Meter, Metered};
 use crate::quote;
-use crate::rates::Permit;
+use crate::rates::{self, Permit};
 use crate::respond;
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;
@@ -160,8 +160,8 @@ impl Context {
 
     /// Takes the tokens that the request is taken to need from those limits; the body must have been read.
     pub(crate) fn take_tokens(&mut self) -> Result<(), Denial> {
-        let (class, body_bytes) = (self.facts.class, self.request_bytes);
-        self.permit.as_mut().map_or(Ok(()), |permit| permit.take_tokens(class, body_bytes))
+        let Some(permit) = &mut self.permit else { return Ok(()) };
+        permit.take_tokens(rates::tokens_needed(&self.facts, self.request_bytes))
     }
 
     /// The caller is about to see the end of the answer and may ask again at once.

@@ -17,6 +17,7 @@ use crate::control::{DaemonStatus, RateStatus, Reply, Revoked, UnlockWith};
 use crate::credentials::{KeyRing, vault_locked};
 use crate::home::Home;
 use crate::notify;
+use crate::runs::{self, DEAD_RUN};
 use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -224,6 +225,19 @@ impl Daemon {
             }
         };
         rules.rate_limits.keys().map(status).collect()
+    }
+
+    /// Revokes the capabilities of runs that died.
+    pub(crate) fn end_dead_runs(&self) -> Result<(), DaemonError> {
+        runs::end_dead_runs(&self.place.home, |id| {
+            let ended = self.shared.change_rules(|store| store.revoke_capability(id, DEAD_RUN, now_us()));
+            match ended {
+                // It died before it had a capability.
+                Ok(_) | Err(storage::Error::NoSuchCapability { .. }) => Ok(()),
+                Err(error) => Err(error),
+            }
+        })?;
+        Ok(())
     }
 
     /// Turns the kill switch on. In force when this returns.

@@ -164,7 +164,7 @@ fn read_facts(body: &[u8]) -> Result<RequestFacts, Denial> {
 
 /// Whether the body is JSON; routes for sound and images take uploads as well. A type that a web page could send
 /// without asking first is refused, and so are two of them.
-fn is_json(request: &RequestHeader, path: &str) -> Result<bool, Denial> {
+pub(crate) fn is_json(request: &RequestHeader, path: &str) -> Result<bool, Denial> {
     let mut types = request.headers.get_all(header::CONTENT_TYPE).iter();
     let content_type = types.next().and_then(|value| value.to_str().ok());
     if types.next().is_some() {

@@ -85,7 +85,7 @@ impl Home {
         self.dir.join("tokfence.lock")
     }
 
-    /// The folder of the control socket, in which nothing else is, so that it is never shared with a container.
+    /// The folder of the control socket and of the locks of runs: what is never shared with a container.
     pub fn control_dir(&self) -> PathBuf {
         self.dir.join("control")
     }

@@ -19,9 +19,11 @@ use pingora::{Error, ErrorSource, ErrorType};
 use policy::{Ask, Caller, Capability, Denial, DenialCode, Plan};
 use storage::Reservation;
 
+use crate::attenuate;
 use crate::authenticate::authenticate;
 use crate::body;
 use crate::boundary;
+use crate::catalogue::AuthStyle;
 use crate::context::{Answer, Context, Stage};
 use crate::cutting;
 use crate::facts::anonymous;
@@ -29,7 +31,7 @@ use crate::guard::Guard;
 use crate::headers::{self, REQUEST_ID};
 use crate::passthrough;
 use crate::respond;
-use crate::route::{self, HEALTH, OWN_PREFIX};
+use crate::route::{self, Own};
 use crate::state::Shared;
 
 /// An idle connection of a caller is closed after this many seconds.
@@ -65,14 +67,14 @@ impl Gateway {
         let request = session.req_header();
         boundary::check(&snapshot.config.daemon, self.shared.port, &request.method, &request.headers)?;
         let target = route::canonical(request.raw_path())?;
-        if target.path.starts_with(OWN_PREFIX) {
-            let is_health = target.path == HEALTH;
-            return self.answer_own(session, ctx, is_health).await;
+        if let Some(own) = route::own(&target.path) {
+            return self.answer_own(session, ctx, own).await;
         }
         let route = route::resolve(&snapshot.config, &request.method, &target)?;
         ctx.facts.routed(&route);
         let (headers, is_local) = (&request.headers, ctx.connection.is_local);
-        let capability = authenticate(&snapshot, &route.provider, headers, target.query, is_local)?;
+        let is_passthrough = route.provider.auth == AuthStyle::Passthrough;
+        let capability = authenticate(&snapshot, is_passthrough, headers, target.query, is_local)?;
         ctx.facts.called_by(capability);
         ctx.facts.check_standing(&snapshot.rules, self.shared.ledger.now())?;
         ctx.enter_rates(capability)?;
@@ -105,20 +107,23 @@ impl Gateway {
         })
     }
 
-    /// The gateway's own endpoints; there is one, and it tells nothing but that we are here.
+    /// The gateway's own endpoints. Nothing administrative is among them: see `control`.
     async fn answer_own(
         &self,
         session: &mut Session,
         ctx: &mut Context,
-        is_health: bool,
+        own: Own,
     ) -> Result<Decision, Denial> {
-        if !is_health {
-            return Err(Denial::new(DenialCode::InvalidRoute, "there is no such endpoint"));
+        match own {
+            Own::Health => {
+                ctx.stage = Stage::Unlogged;
+                body::drain(session).await;
+                // When the caller is gone there is nobody left to tell.
+                let _ = respond::health(session, self.shared.health(), ctx.id).await;
+            }
+            Own::Attenuate => attenuate::answer(session, ctx).await?,
+            Own::Unknown => return Err(Denial::new(DenialCode::InvalidRoute, "there is no such endpoint")),
         }
-        ctx.stage = Stage::Unlogged;
-        body::drain(session).await;
-        // When the caller is gone there is nobody left to tell.
-        let _ = respond::health(session, self.shared.health(), ctx.id).await;
         Ok(Decision::Answered)
     }
 

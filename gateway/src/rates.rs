@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use policy::{Denial, RateBook, RateLimit, RatePermit, RateUse, RouteClass, Subject};
 
-use crate::meter;
+use crate::facts::Facts;
 use crate::state::Shared;
+use crate::wire::RequestFacts;
 
-/// Output tokens that a request is taken to need before its answer tells; the end corrects it.
+/// Tokens of an answer that a request is taken to need at first; its end corrects that.
 const OUTPUT_TOKENS: u64 = 1_024;
 
 /// What was used of all limits on rates.
@@ -49,6 +50,18 @@ impl Rates {
         (book, self.now())
     }
 
+    /// Counts one of something that is over at once. Where the limit has no room, tells after how many seconds it has.
+    pub(crate) fn pass(&self, subject: Subject, limit: RateLimit) -> Result<(), u32> {
+        let (mut book, now) = self.book();
+        match book.enter(now, &[(subject, limit)]) {
+            Ok(permit) => {
+                book.finish(now, permit, 0);
+                Ok(())
+            }
+            Err(refusal) => Err(refusal.wait_seconds()),
+        }
+    }
+
     /// How much of a subject's limits is used.
     pub(crate) fn used(&self, subject: &Subject) -> RateUse {
         let (book, now) = self.book();
@@ -73,27 +86,14 @@ impl Permit {
         Ok(Some(Self { shared: shared.clone(), held: Some(held), is_admitted: false }))
     }
 
-    /// Takes the tokens that a request with a body of so many bytes is taken to need.
+    /// Takes the tokens that a request is taken to need; one that needs none is not held up by a debt.
     ///
     /// # Errors
     /// The [`Denial`] that names the limit without room.
-    pub(crate) fn take_tokens(&mut self, class: Option<RouteClass>, body_bytes: u64) -> Result<(), Denial> {
-        let output = match class {
-            Some(RouteClass::Generate) => OUTPUT_TOKENS,
-            Some(RouteClass::Embed) => 0,
-            // Nothing is billed by the token here.
-            Some(
-                RouteClass::Metadata
-                | RouteClass::Count
-                | RouteClass::File
-                | RouteClass::Admin
-                | RouteClass::Mint,
-            )
-            | None => return Ok(()),
-        };
-        let Some(held) = &mut self.held else { return Ok(()) };
+    pub(crate) fn take_tokens(&mut self, tokens: u64) -> Result<(), Denial> {
+        let Some(held) = self.held.as_mut().filter(|_| tokens > 0) else { return Ok(()) };
         let (mut book, now) = self.shared.rates.book();
-        Ok(book.take_tokens(now, held, meter::estimate_input(body_bytes).saturating_add(output))?)
+        Ok(book.take_tokens(now, held, tokens)?)
     }
 
     /// Gives back the place among the requests in flight; the answer's last byte is about to go out.
@@ -128,6 +128,28 @@ impl Drop for Permit {
             book.refuse(now, held);
         }
     }
+}
+
+/// Tokens that a request is taken to need before its answer tells: its input, and of each answer the first part or
+/// as much as it asks for. Routes that are not billed by the token need none.
+pub(crate) fn tokens_needed(facts: &Facts, body_bytes: u64) -> u64 {
+    let output = match facts.class {
+        Some(RouteClass::Generate) => {
+            let body = facts.body.as_ref();
+            let asked = body.and_then(RequestFacts::max_output_tokens).map_or(u64::MAX, u64::from);
+            OUTPUT_TOKENS.min(asked).saturating_mul(body.map_or(1, |body| body.answers).into())
+        }
+        Some(RouteClass::Embed) => 0,
+        Some(
+            RouteClass::Metadata
+            | RouteClass::Count
+            | RouteClass::File
+            | RouteClass::Admin
+            | RouteClass::Mint,
+        )
+        | None => return 0,
+    };
+    facts.estimate_input(body_bytes).saturating_add(output)
 }
 
 #[cfg(test)]

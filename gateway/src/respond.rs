@@ -172,6 +172,11 @@ pub(crate) async fn health(session: &mut Session, status: &str, id: RequestId) -
     send(session, 200, common_fields(id), body).await
 }
 
+/// The answer to a request that made something. Nobody may keep it: a token is in it.
+pub(crate) async fn created(session: &mut Session, document: &Value, id: RequestId) -> pingora::Result<()> {
+    send(session, 201, common_fields(id), document.to_string()).await
+}
+
 async fn send(
     session: &mut Session,
     status: u16,

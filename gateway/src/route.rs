@@ -12,9 +12,29 @@ use crate::catalogue::Provider;
 use crate::config::Config;
 
 /// The path of our own endpoints; no provider can have this name.
-pub(crate) const OWN_PREFIX: &str = "/__tokfence/";
+const OWN_PREFIX: &str = "/__tokfence/";
 /// Where one may ask whether we are here.
-pub(crate) const HEALTH: &str = "/__tokfence/health";
+const HEALTH: &str = "/__tokfence/health";
+/// Where a capability is made from another.
+pub(crate) const ATTENUATE: &str = "/__tokfence/capabilities/attenuate";
+
+/// Our own endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Own {
+    Health,
+    Attenuate,
+    /// None that there is.
+    Unknown,
+}
+
+/// Which of our own endpoints a canonical path names, if it is not a provider's.
+pub(crate) fn own(path: &str) -> Option<Own> {
+    path.starts_with(OWN_PREFIX).then_some(match path {
+        HEALTH => Own::Health,
+        ATTENUATE => Own::Attenuate,
+        _ => Own::Unknown,
+    })
+}
 
 /// A request's target, resolved.
 #[derive(Debug)]

@@ -29,6 +29,7 @@ use crate::home::{Home, HomeError, make_private_dir};
 use crate::listen::{Acceptor, ListenError, Listener, bind_tcp, bind_unix};
 use crate::proxy::Gateway;
 use crate::rules_watch::RulesWatch;
+use crate::runs;
 use crate::state::Shared;
 
 /// How often changes by other processes are looked for.
@@ -204,6 +205,9 @@ async fn run(
     let stop = Arc::new(Notify::new());
     let control = tokio::spawn(serve_control(bound.control, daemon.clone(), stop.clone()));
     let watcher = tokio::spawn(watch_for_changes(daemon.clone()));
+    // Before anything is served: what died while no daemon ran has no capability any more.
+    runs::look(&daemon, false).await;
+    let runs = tokio::spawn(runs::watch(daemon.clone()));
     let notifier = tokio::spawn(tell_warnings(daemon.clone()));
     let service = Service::start(shared.clone(), bound.data, daemon_config.threads, &limits);
     let socket = daemon_config.socket_path;
@@ -219,6 +223,7 @@ async fn run(
     }
     watcher.abort();
     notifier.abort();
+    runs.abort();
     control.abort();
     drop(bound.names);
     Ok(())

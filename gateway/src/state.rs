@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     /// The connections that are open.
     pub(crate) live: Live,
     pub(crate) rates: Rates,
+    /// How often capabilities were made from others.
+    pub(crate) attenuations: Rates,
     /// The port that callers name in `Host`.
     pub(crate) port: u16,
     /// How long answers were; what the next may need.
@@ -63,6 +65,7 @@ impl Shared {
             rules,
             live: Live::default(),
             rates: Rates::default(),
+            attenuations: Rates::default(),
             port,
             lengths: AnswerLengths::default(),
             in_flight: AtomicUsize::new(0),

@@ -331,16 +331,22 @@ impl RateKind {
     }
 }
 
+impl RateRefusal {
+    /// The wait in whole seconds, at least one: what a caller is told.
+    pub fn wait_seconds(&self) -> u32 {
+        u32::try_from(self.wait_us.div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1)
+    }
+}
+
 impl From<RateRefusal> for Denial {
     fn from(refusal: RateRefusal) -> Self {
         let code = match refusal.kind {
             RateKind::RequestsPerMinute | RateKind::TokensPerMinute => DenialCode::RateLimited,
             RateKind::Concurrent => DenialCode::TooManyConcurrent,
         };
-        let seconds = u32::try_from(refusal.wait_us.div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1);
         Denial::new(code, refusal.to_string())
             .with_hint("tokfence ratelimit status")
-            .with_retry_after(seconds)
+            .with_retry_after(refusal.wait_seconds())
             .with_detail("limit", format!("{}/{}", refusal.subject, refusal.kind.as_str()))
     }
 }

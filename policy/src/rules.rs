@@ -60,6 +60,18 @@ impl Rules {
         Ok(())
     }
 
+    /// Whether anything is served at all.
+    ///
+    /// # Errors
+    /// The [`Denial`] while the kill switch is on.
+    pub fn check_killed(&self) -> Result<(), Denial> {
+        if self.killed.is_none() {
+            return Ok(());
+        }
+        let denial = Denial::new(DenialCode::Killed, "the kill switch is on; nothing is served");
+        Err(denial.with_hint("tokfence unkill"))
+    }
+
     /// Whether requests with this capability to this provider are served at all at `now`. Holds for requests that
     /// begin as for those that run: what is refused here is cut there.
     ///
@@ -73,10 +85,7 @@ impl Rules {
         now: TimestampUs,
     ) -> Result<(), Denial> {
         self.check_caller(capability, agent, now)?;
-        if self.killed.is_some() {
-            let denial = Denial::new(DenialCode::Killed, "the kill switch is on; nothing is served");
-            return Err(denial.with_hint("tokfence unkill"));
-        }
+        self.check_killed()?;
         if self.revoked_providers.contains_key(provider) {
             let message = format!("the provider `{}` was revoked", provider.as_str());
             let hint = format!("tokfence restore {}", provider.as_str());
@@ -90,6 +99,11 @@ impl Rules {
     pub fn lineage<'a>(&'a self, capability: Option<&'a Capability>) -> impl Iterator<Item = &'a Capability> {
         let parent = |link: &&'a Capability| self.capabilities.get(&link.parent?);
         iter::successors(capability, parent).take(ANCESTORS_MAX + 1)
+    }
+
+    /// The capability that an owner minted and that this one comes from.
+    pub fn root<'a>(&'a self, capability: &'a Capability) -> &'a Capability {
+        self.lineage(Some(capability)).last().unwrap_or(capability)
     }
 
     /// Everyone for whom limits may hold that apply to a request.

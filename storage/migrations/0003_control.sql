@@ -21,6 +21,8 @@ ALTER TABLE agents ADD COLUMN revoke_reason TEXT;
 ALTER TABLE capabilities ADD COLUMN parent_id TEXT REFERENCES capabilities (id);
 ALTER TABLE capabilities ADD COLUMN methods_json TEXT NOT NULL DEFAULT '[]'
     CHECK (json_valid(methods_json) AND json_type(methods_json) = 'array');
+-- What a child is for, in the words of whoever made it.
+ALTER TABLE capabilities ADD COLUMN note TEXT CHECK (length(note) <= 200);
 
 CREATE INDEX capabilities_by_parent ON capabilities (parent_id);
 

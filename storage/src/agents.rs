@@ -18,7 +18,7 @@ pub struct AgentSummary {
     pub created_at: TimestampUs,
     /// What its maker noted.
     pub note: Option<String>,
-    /// Capabilities ever minted for it.
+    /// Capabilities minted for it that are remembered: all that its owner minted, and children for a while.
     pub capabilities: u64,
     /// Capabilities in force: neither they nor an ancestor nor the agent is revoked, and none has expired.
     pub capabilities_active: u64,

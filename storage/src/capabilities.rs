@@ -11,7 +11,10 @@ use crate::store::Store;
 use crate::{rates, rules};
 
 const COLUMNS: &str = "id, secret_hash, agent, parent_id, providers_json, models_json, routes_json, methods_json, \
-     requires_unix_socket, created_at_us, expires_at_us, revoked_at_us, revoke_reason";
+     requires_unix_socket, created_at_us, expires_at_us, revoked_at_us, revoke_reason, note";
+
+/// A child that has ended is remembered for an hour.
+const ENDED_CHILD_KEPT_US: i64 = 3_600_000_000;
 
 /// The capabilities that are not in force at the instant `?1`, as a table `ended` of a recursive query: their own
 /// time is over, their agent is revoked, or what they were made from is not in force.
@@ -41,6 +44,8 @@ pub struct NewCapability {
     pub expires_at: Option<TimestampUs>,
     /// How much it may do in a minute and at once.
     pub rate: RateLimit,
+    /// What it is for, in at most 200 characters.
+    pub note: Option<String>,
 }
 
 /// Which capabilities to list. The default is all of them.
@@ -59,6 +64,8 @@ pub struct CapabilitySummary {
     pub capability: Capability,
     /// Why it was revoked.
     pub revoke_reason: Option<String>,
+    /// What it is for, in the words of whoever made it.
+    pub note: Option<String>,
     /// When the last admitted request in the log was made with it.
     pub last_used_at: Option<TimestampUs>,
 }
@@ -67,8 +74,8 @@ impl Store {
     /// Stores a new capability, and its agent if that is new.
     ///
     /// # Errors
-    /// [`Error::CapabilityExists`], [`Error::ExpiresTooEarly`], [`Error::AgentRevoked`], or SQLite's failure; nothing
-    /// is stored then.
+    /// [`Error::CapabilityExists`], [`Error::ExpiresTooEarly`], [`Error::AgentRevoked`], for a parent
+    /// [`Error::NoSuchCapability`] or [`Error::CapabilityEnded`], or SQLite's failure; nothing is stored then.
     pub fn mint(&mut self, new: &NewCapability, now: TimestampUs) -> Result<(), Error> {
         let doing = "mint a capability";
         if new.expires_at.is_some_and(|end| end <= now) {
@@ -88,6 +95,10 @@ impl Store {
         }
         if rules::revoked_agents(&write).doing(doing)?.contains_key(&new.agent) {
             return Err(Error::AgentRevoked { name: new.agent.clone() });
+        }
+        if let Some(parent) = new.parent {
+            require_in_force(&write, parent, now, doing)?;
+            prune(&write, now).doing(doing)?;
         }
         insert(&write, new, now).doing(doing)?;
         write.commit().doing(doing)
@@ -133,15 +144,7 @@ impl Store {
     ) -> Result<usize, Error> {
         let doing = "rotate a capability";
         let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        let sql = format!(
-            "WITH RECURSIVE {ENDED} SELECT ?2 IN (SELECT id FROM ended) FROM capabilities WHERE id = ?2"
-        );
-        let is_ended = write.query_row(&sql, params![now, id.as_str()], |row| row.get(0)).optional();
-        match is_ended.doing(doing)? {
-            None => return Err(Error::NoSuchCapability { id }),
-            Some(true) => return Err(Error::CapabilityEnded { id }),
-            Some(false) => {}
-        }
+        require_in_force(&write, id, now, doing)?;
         let sql = "UPDATE capabilities SET secret_hash = ?2 WHERE id = ?1";
         write.execute(sql, params![id.as_str(), secret_hash]).doing(doing)?;
         let sql = "WITH RECURSIVE made (id) AS (
@@ -178,11 +181,42 @@ impl Store {
             Ok(CapabilitySummary {
                 capability: from_row(row)?,
                 revoke_reason: row.get("revoke_reason")?,
+                note: row.get("note")?,
                 last_used_at: row.get("last_used_at_us")?,
             })
         });
         rows.doing(doing)?.collect::<rusqlite::Result<_>>().doing(doing)
     }
+}
+
+fn require_in_force(
+    write: &Transaction<'_>,
+    id: CapabilityId,
+    now: TimestampUs,
+    doing: &'static str,
+) -> Result<(), Error> {
+    let sql =
+        format!("WITH RECURSIVE {ENDED} SELECT ?2 IN (SELECT id FROM ended) FROM capabilities WHERE id = ?2");
+    let is_ended = write.query_row(&sql, params![now, id.as_str()], |row| row.get(0)).optional();
+    match is_ended.doing(doing)? {
+        None => Err(Error::NoSuchCapability { id }),
+        Some(true) => Err(Error::CapabilityEnded { id }),
+        Some(false) => Ok(()),
+    }
+}
+
+/// Forgets children that ended long ago. Their makers are not their owners, and could otherwise fill the database.
+/// Until then whoever holds one is told why it is refused.
+fn prune(write: &Transaction<'_>, now: TimestampUs) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM capabilities
+               WHERE parent_id IS NOT NULL AND (revoked_at_us < ?1 OR expires_at_us < ?1)
+                 AND NOT EXISTS (SELECT 1 FROM capabilities AS child WHERE child.parent_id = capabilities.id)";
+    if write.execute(sql, [now.saturating_sub(ENDED_CHILD_KEPT_US)])? > 0 {
+        let sql = "DELETE FROM rate_limits WHERE subject_kind = 'capability'
+                   AND NOT EXISTS (SELECT 1 FROM capabilities WHERE id = subject_name)";
+        write.execute(sql, [])?;
+    }
+    Ok(())
 }
 
 fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rusqlite::Result<()> {
@@ -193,8 +227,8 @@ fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rus
     let scope = &new.scope;
     write.execute(
         "INSERT INTO capabilities (id, secret_hash, agent, parent_id, providers_json, models_json, routes_json,
-                                   methods_json, requires_unix_socket, created_at_us, expires_at_us)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                   methods_json, requires_unix_socket, created_at_us, expires_at_us, note)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             new.id.as_str(),
             new.secret_hash,
@@ -207,6 +241,7 @@ fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rus
             scope.requires_unix_socket,
             now,
             new.expires_at,
+            new.note,
         ],
     )?;
     rates::put(write, &Subject::Capability(new.id), &new.rate)

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::failure::{Exit, Failure, from_reply};
-use crate::subject;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ratelimit {
@@ -55,7 +54,7 @@ impl Set {
         let tokens = self.tpm.as_deref().map(|text| parse_count(text, 1_000_000_000_000)).transpose()?;
         let concurrent = self.concurrent.as_deref().map(|text| parse_count(text, 1_000_000)).transpose()?;
         let mut store = app.store()?;
-        let subject = subject::find(app, &app.config()?, &store, &self.subject)?;
+        let subject = app.subject(&app.config()?, &self.subject)?;
         let small = |count: Option<u64>| count.and_then(|count| u32::try_from(count).ok());
         let (before, after) = store.change_rate_limit(&subject, |limit| RateLimit {
             requests_per_minute: small(requests),
@@ -74,7 +73,7 @@ fn clear(app: &App, text: &str) -> Result<(), Failure> {
     let limited = store.rate_limits()?.into_iter().map(|(subject, _)| subject);
     let subject = match limited.into_iter().find(|subject| subject.to_string() == text) {
         Some(subject) => subject,
-        None => subject::find(app, &app.config()?, &store, text)?,
+        None => app.subject(&app.config()?, text)?,
     };
     let (before, after) = store.change_rate_limit(&subject, |_| RateLimit::default())?;
     app.tell_daemon()?;

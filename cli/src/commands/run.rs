@@ -6,7 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 
 use clap::Args;
+use gateway::RunLock;
 use gateway::config::Config;
+use gateway::home::make_private_dir;
 use policy::{CapabilityId, NanoUsd};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -14,7 +16,7 @@ use signal_hook::iterator::Signals;
 use storage::{LogFilter, LogOrder, LoggedRequest, Store};
 
 use crate::app::{App, now_us};
-use crate::commands::agent::{Grant, RateArgs, ScopeArgs, mint, parse_agent, parse_ttl};
+use crate::commands::agent::{Grant, RateArgs, ScopeArgs, mint_token, new_token, parse_agent, parse_ttl};
 use crate::commands::env::{CLAUDE_HEADERS, Variables, served};
 use crate::failure::{Exit, Failure};
 
@@ -54,7 +56,13 @@ impl Run {
         let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
             .map_err(|error| Failure::failed("watch for signals", &error))?;
         let grant = Grant { scope, ttl: Some(ttl), rate: self.rate.limit(), note: None };
-        let (token, _) = mint(app, &agent, grant)?;
+        let token = new_token()?;
+        // Before there is a capability: should we be killed, whoever finds the lock free ends what we leave behind.
+        app.home.prepare()?;
+        make_private_dir(&app.home.control_dir())?;
+        let lock =
+            RunLock::take(&app.home, token.id).map_err(|error| Failure::failed("lock the run", &error))?;
+        mint_token(app, &agent, grant, &token)?;
         let mut variables = Variables::new(providers, &address, &token.text);
         variables.keep_headers(std::env::var(CLAUDE_HEADERS).ok().as_deref());
         variables.note_rest(app);
@@ -62,6 +70,10 @@ impl Run {
         let revoked = app
             .store()
             .and_then(|mut store| Ok(store.revoke_capability(token.id, "its run ended", now_us())?));
+        if revoked.is_ok() {
+            // A file that stays is found later, and its capability has ended then.
+            let _ = lock.release();
+        }
         let told = revoked.and_then(|_| app.tell_daemon());
         report(app, token.id, begin);
         let code = outcome?;

@@ -1,7 +1,7 @@
 //! The owner's switches: in force at the next request once the command returned, with or without a daemon, and
 //! lifting one brings back exactly what was there before.
 
-use crate::support::{Gateway, Home, Request, eventually};
+use crate::support::{Gateway, Home, Request, Then, chunk, eventually};
 
 const CHAT: &str = "/openai/v1/chat/completions";
 const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[]}"#;
@@ -217,4 +217,26 @@ fn a_rotated_capability_has_a_new_token_and_nothing_else_changes() {
     gateway.tcp().ask(&chat(second["token"].as_str().unwrap())).expect_refusal(401, "invalid_capability");
     gateway.run(["agent", "revoke", "rotates"]).expect(0);
     gateway.run(["agent", "rotate", "rotates"]).expect(5);
+}
+
+#[test]
+fn a_stream_that_was_begun_with_the_old_token_is_cut() {
+    let gateway = Gateway::shared();
+    let token = gateway.mint(&["rotates-a-stream"]);
+    let script = gateway.mock.script(|_, conn| {
+        conn.send(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        )?;
+        conn.send(chunk("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hello\"}}]}\n\n"))?;
+        conn.is_closed_by_peer();
+        Ok(Then::Close)
+    });
+    let mut client = gateway.tcp();
+    let request = Request::post(CHAT, r#"{"model":"gpt-4o-mini","messages":[],"stream":true}"#);
+    client.send(&request.bearer(&token).script(&script).bytes());
+    client.head();
+    let mut seen = Vec::new();
+    client.read_until(&mut seen, "hello");
+    gateway.run(["agent", "rotate", "rotates-a-stream"]).expect(0);
+    client.read_until(&mut seen, "the capability was revoked");
 }

@@ -15,6 +15,7 @@ mod streaming;
 mod upstream;
 mod vault;
 mod capabilities;
+mod attenuation;
 mod cutting;
 mod control;
 mod ratelimits;

@@ -185,12 +185,12 @@ fn a_place_is_given_back_however_the_request_ends() {
         conn.is_closed_by_peer();
         Ok(Then::Close)
     });
-    for _ in 0..3 {
+    for round in 1..=3 {
         gateway.tcp().ask(&chat(&token).script(&reset)).expect_refusal(502, "upstream_reset");
         eventually("a place after a reset", is_idle);
         let mut client = gateway.tcp();
         client.send(&chat(&token).script(&hangs).bytes());
-        eventually("the request", || (!gateway.mock.received(&hangs).is_empty()).then_some(()));
+        eventually("the request", || (gateway.mock.received(&hangs).len() == round).then_some(()));
         gateway.tcp().ask(&chat(&token)).expect_refusal(429, "too_many_concurrent");
         drop(client);
         eventually("a place after a caller that left", is_idle);
@@ -289,9 +289,9 @@ fn limits_that_make_no_sense_are_refused() {
     home.run(["agent", "mint", "builder"]).expect(0);
     for (args, code, hint) in [
         (&["opneai", "5"][..], 5, Some("did you mean `openai`?")),
-        (&["agent:bulider", "5"], 5, Some("did you mean `builder`?")),
+        (&["agent:bulider", "5"], 5, Some("did you mean `agent:builder`?")),
         (&["builder", "5"], 5, Some("did you mean `agent:builder`?")),
-        (&["capability:zzzzzzzz", "5"], 5, Some("tokfence agent list")),
+        (&["capability:zzzzzzzz", "5"], 5, Some("`tokfence agent list` shows what there is")),
         (&["user:x", "5"], 2, None),
         (&["openai", "0"], 2, None),
         (&["openai", "-1"], 2, None),

@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Gateway, Home, Request, program};
+use crate::support::{Gateway, Home, Request, eventually, holds_for, program};
 
 const CHAT: &str = "/openai/v1/chat/completions";
 const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[]}"#;
@@ -117,6 +118,116 @@ fn a_signal_is_passed_on_to_the_child_and_its_capability_ends_with_it() {
     gateway.tcp().ask(&request).expect_refusal(401, "revoked_capability");
 }
 
+/// A command that runs until its standard input ends; its run is `child`, and its capability `token`.
+struct Running {
+    child: std::process::Child,
+    token: String,
+    _stdin: std::process::ChildStdin,
+}
+
+impl Running {
+    #[track_caller]
+    fn start(gateway: &Gateway, args: &[&str]) -> Self {
+        let script = ["--", "sh", "-c", "echo $OPENAI_API_KEY; read x"];
+        let mut command = gateway.home.command([&["run"], args, &script].concat());
+        command.inner().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.inner().spawn().unwrap();
+        let mut token = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut token).unwrap();
+        let _stdin = child.stdin.take().unwrap();
+        Self { child, token: token.trim().to_owned(), _stdin }
+    }
+
+    fn id(&self) -> &str {
+        &self.token[4..12]
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn lock(&self, gateway: &Gateway) -> std::path::PathBuf {
+        gateway.home.file(&format!("control/run-{}.lock", self.id()))
+    }
+}
+
+/// The capability as `agent show` tells of it.
+#[track_caller]
+fn shown(gateway: &Gateway, agent: &str, id: &str) -> serde_json::Value {
+    let document = gateway.run(["--json", "agent", "show", agent]).expect(0).json();
+    let capabilities = document["capabilities"].as_array().unwrap();
+    capabilities.iter().find(|capability| capability["id"] == id).unwrap().clone()
+}
+
+#[test]
+fn the_capability_of_a_run_that_is_killed_ends_by_itself() {
+    let gateway = gateway();
+    let mut run = Running::start(gateway, &["--agent", "killed"]);
+    let request = Request::post(CHAT, BODY).bearer(&run.token);
+    gateway.tcp().ask(&request).expect(200);
+    assert!(run.lock(gateway).exists());
+    run.kill();
+    let refusal = eventually("the end of the capability", || {
+        Some(gateway.tcp().ask(&request)).filter(|response| response.status() != 200)
+    });
+    refusal.expect_refusal(401, "revoked_capability");
+    eventually("the end of its file", || (!run.lock(gateway).exists()).then_some(()));
+    assert_eq!(shown(gateway, "killed", run.id())["revoke_reason"], "its run died");
+}
+
+#[test]
+fn a_run_that_lives_is_left_alone_and_leaves_nothing() {
+    let gateway = gateway();
+    let mut run = Running::start(gateway, &["--agent", "alive"]);
+    let request = Request::post(CHAT, BODY).bearer(&run.token);
+    // Longer than two looks for runs that died.
+    assert!(holds_for(Duration::from_millis(1_200), || gateway.tcp().ask(&request).status() == 200));
+    assert_eq!(shown(gateway, "alive", run.id())["state"], "active");
+    let lock = run.lock(gateway);
+    drop(run._stdin);
+    assert!(run.child.wait().unwrap().code().is_some());
+    assert!(!lock.exists());
+    gateway.tcp().ask(&request).expect_refusal(401, "revoked_capability");
+}
+
+#[test]
+fn a_run_that_dies_while_no_daemon_runs_is_found_by_whoever_looks() {
+    let mut gateway = Gateway::start();
+    let [mut first, mut second] =
+        ["first", "second"].map(|name| Running::start(&gateway, &["--agent", name]));
+    gateway.run(["stop"]).expect(0);
+    first.kill();
+    assert_eq!(shown(&gateway, "first", first.id())["state"], "revoked");
+    assert_eq!(shown(&gateway, "second", second.id())["state"], "active");
+    second.kill();
+    gateway.start_again();
+    let request = Request::post(CHAT, BODY).bearer(&second.token);
+    gateway.tcp().ask(&request).expect_refusal(401, "revoked_capability");
+    assert!(!first.lock(&gateway).exists() && !second.lock(&gateway).exists());
+}
+
+#[test]
+fn a_run_has_the_limits_it_was_given() {
+    let gateway = gateway();
+    let run = Running::start(
+        gateway,
+        &["--agent", "limited", "--rpm", "2", "--method", "post", "--concurrent", "3"],
+    );
+    let request = Request::post(CHAT, BODY).bearer(&run.token);
+    gateway.tcp().ask(&request).expect(200);
+    gateway.tcp().ask(&request).expect(200);
+    gateway.tcp().ask(&request).expect_refusal(429, "rate_limited");
+    let models = Request::get("/openai/v1/models").bearer(&run.token);
+    gateway.tcp().ask(&models).expect_refusal(429, "rate_limited");
+    let capability = shown(gateway, "limited", run.id());
+    assert_eq!(
+        (&capability["rate"]["requests_per_minute"], &capability["rate"]["concurrent"]),
+        (&2.into(), &3.into())
+    );
+    assert_eq!(capability["scope"]["methods"], serde_json::json!(["POST"]));
+}
+
 #[test]
 fn a_shell_can_read_what_env_prints() {
     let gateway = gateway();
@@ -155,6 +266,8 @@ fn without_a_daemon_nothing_is_run_and_nothing_is_minted() {
     home.run(["run", "--", "touch", marker.to_str().unwrap()]).expect(3);
     home.run(["env"]).expect(3);
     assert!(!marker.exists());
+    let control = home.file("control");
+    assert!(!control.exists() || std::fs::read_dir(control).unwrap().next().is_none());
     let agents = home.run(["--json", "agent", "list"]).expect(0).json();
     assert_eq!(agents["agents"].as_array().unwrap().len(), 0);
 }

@@ -98,6 +98,45 @@ fn a_subtree_ends_with_its_root() {
 }
 
 #[test]
+fn a_child_needs_a_parent_in_force() {
+    let home = Home::new();
+    let mut store = home.store();
+    let child = |id, parent: &str| NewCapability { parent: Some(parent.parse().unwrap()), ..new(id, "ci") };
+    let missing = store.mint(&child("bbbbbbbb", "aaaaaaaa"), 10);
+    assert!(matches!(missing, Err(Error::NoSuchCapability { .. })), "{missing:?}");
+    store.mint(&new("aaaaaaaa", "ci"), 10).unwrap();
+    store.mint(&child("bbbbbbbb", "aaaaaaaa"), 10).unwrap();
+    store.revoke_capability("aaaaaaaa".parse().unwrap(), "leaked", 20).unwrap();
+    let ended = store.mint(&child("cccccccc", "bbbbbbbb"), 30);
+    assert!(matches!(ended, Err(Error::CapabilityEnded { .. })), "{ended:?}");
+}
+
+#[test]
+fn children_that_ended_long_ago_are_forgotten_and_nobody_else() {
+    const HOUR: i64 = 3_600_000_000;
+    let home = Home::new();
+    let mut store = home.store();
+    let root = NewCapability { expires_at: None, ..new("aaaaaaaa", "ci") };
+    store.mint(&root, 10).unwrap();
+    store.mint(&new("bbbbbbbb", "ci"), 10).unwrap();
+    let limit = policy::RateLimit { concurrent: Some(1), ..policy::RateLimit::default() };
+    let child = |id, expires_at| NewCapability {
+        parent: Some(root.id),
+        expires_at: Some(expires_at),
+        rate: limit,
+        ..new(id, "ci")
+    };
+    store.mint(&child("cccccccc", 1_000), 10).unwrap();
+    store.mint(&child("dddddddd", HOUR), 10).unwrap();
+    store.mint(&child("eeeeeeee", 9 * HOUR), HOUR + 2_000).unwrap();
+    let ids: Vec<String> = loaded(&store).iter().map(|one| one.id.to_string()).collect();
+    assert_eq!(ids, ["aaaaaaaa", "bbbbbbbb", "dddddddd", "eeeeeeee"]);
+    let limited: Vec<String> =
+        store.rate_limits().unwrap().iter().map(|(subject, _)| subject.to_string()).collect();
+    assert_eq!(limited, ["capability:dddddddd", "capability:eeeeeeee"]);
+}
+
+#[test]
 fn a_new_secret_keeps_everything_but_what_came_from_the_old_one() {
     let home = Home::new();
     let mut store = home.store();

@@ -27,6 +27,7 @@ pub(crate) fn new(id: &str, agent: &str) -> NewCapability {
         scope: scope(),
         expires_at: Some(1_000),
         rate: policy::RateLimit::default(),
+        note: None,
     }
 }
 

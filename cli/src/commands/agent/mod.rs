@@ -52,8 +52,8 @@ pub(crate) struct Mint {
     /// The capability never ends
     #[arg(long, conflicts_with = "ttl")]
     no_expiry: bool,
-    /// What the agent is for; kept when the agent is new
-    #[arg(long, value_name = "TEXT")]
+    /// What it is for, in at most 200 characters
+    #[arg(long, value_name = "TEXT", value_parser = parse_note)]
     note: Option<String>,
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct Grant {
     /// How long it lasts; `None` is for ever.
     pub(crate) ttl: Option<Duration>,
     pub(crate) rate: RateLimit,
-    /// What the agent is for, where it is new.
+    /// What it is for; also the note of an agent that is new.
     pub(crate) note: Option<String>,
 }
 
@@ -115,13 +115,29 @@ impl Agent {
     }
 }
 
+/// A new token, which is no capability yet.
+pub(crate) fn new_token() -> Result<MintedToken, Failure> {
+    Ok(MintedToken::from_random(random_bytes()?, random_bytes()?))
+}
+
 /// Makes a capability and lets a running daemon know it. The token is returned here and stored nowhere.
 pub(crate) fn mint(
     app: &App,
     agent: &AgentName,
     grant: Grant,
 ) -> Result<(MintedToken, Option<i64>), Failure> {
-    let token = MintedToken::from_random(random_bytes()?, random_bytes()?);
+    let token = new_token()?;
+    let expires_at = mint_token(app, agent, grant, &token)?;
+    Ok((token, expires_at))
+}
+
+/// The same with a token that is there already. Answers when the capability ends.
+pub(crate) fn mint_token(
+    app: &App,
+    agent: &AgentName,
+    grant: Grant,
+    token: &MintedToken,
+) -> Result<Option<i64>, Failure> {
     let now = now_us();
     let expires_at =
         grant.ttl.map(|ttl| now.saturating_add(i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX)));
@@ -129,15 +145,16 @@ pub(crate) fn mint(
         id: token.id,
         secret_hash: token.secret_hash,
         agent: agent.clone(),
-        agent_note: grant.note,
+        agent_note: grant.note.clone(),
         parent: None,
         scope: grant.scope,
         expires_at,
         rate: grant.rate,
+        note: grant.note,
     };
     app.store()?.mint(&new, now)?;
     app.tell_daemon()?;
-    Ok((token, expires_at))
+    Ok(expires_at)
 }
 
 impl ScopeArgs {
@@ -206,6 +223,11 @@ fn random_bytes<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| Failure::failed("draw random bytes", &error))?;
     Ok(bytes)
+}
+
+fn parse_note(text: &str) -> Result<String, String> {
+    let is_short = text.chars().count() <= 200;
+    if is_short { Ok(text.to_owned()) } else { Err("a note has at most 200 characters".to_owned()) }
 }
 
 /// A token that was typed where a name belongs is not shown again.

@@ -1,8 +1,9 @@
 //! `agent list` and `agent show`: who may ask, and for what.
 
+use gateway::DEAD_RUN;
 use policy::{Capability, Denial, DenialCode, ModelGlob, Revocation, Rules, Subject};
 use serde_json::{Value, json};
-use storage::{CapabilityFilter, CapabilitySummary};
+use storage::{CapabilityFilter, CapabilitySummary, Store};
 
 use super::{find_agent, parse_agent};
 use crate::app::{App, now_us};
@@ -10,9 +11,21 @@ use crate::commands::ratelimit::limit_document;
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 
+/// Ends what runs left behind that died, so that it is not shown as in force. A running daemon does that by itself
+/// within a moment.
+fn end_dead_runs(app: &App, store: &mut Store) {
+    // What cannot be ended now is found again.
+    let _ = gateway::end_dead_runs(&app.home, |id| match store.revoke_capability(id, DEAD_RUN, now_us()) {
+        Ok(_) | Err(storage::Error::NoSuchCapability { .. }) => Ok(()),
+        Err(error) => Err(error),
+    });
+}
+
 pub(super) fn list(app: &App) -> Result<(), Failure> {
     app.flush_log();
-    let agents = app.store()?.agents(now_us())?;
+    let mut store = app.store()?;
+    end_dead_runs(app, &mut store);
+    let agents = store.agents(now_us())?;
     let document = json!({ "agents": agents.iter().map(|agent| json!({
         "name": agent.name.as_str(),
         "note": agent.note,
@@ -47,7 +60,8 @@ pub(super) fn list(app: &App) -> Result<(), Failure> {
 pub(super) fn show(app: &App, name: &str) -> Result<(), Failure> {
     let name = parse_agent(name)?;
     app.flush_log();
-    let store = app.store()?;
+    let mut store = app.store()?;
+    end_dead_runs(app, &mut store);
     let agent = find_agent(&store, name.as_str())?;
     let capabilities =
         store.capabilities(&CapabilityFilter { agent: Some(agent.clone()), active_at: None })?;
@@ -103,6 +117,7 @@ fn capability_document(summary: &CapabilitySummary, rules: &Rules, now: i64) -> 
         "state": state(rules, capability, now),
         "parent": capability.parent.as_ref().map(|id| id.as_str()),
         "children": children,
+        "note": summary.note,
         "created_at": timestamp(capability.created_at),
         "expires_at": capability.expires_at.map(timestamp),
         "revoked_at": capability.revoked_at.map(timestamp),
