@@ -6,8 +6,8 @@
 
 use pingora::proxy::Session;
 use policy::{
-    Capability, Denial, DenialCode, MintedToken, Narrowed, Narrowing, RateLimit, Subject, Transport,
-    attenuate,
+    Allowance, Capability, Denial, DenialCode, MintedToken, Narrowed, Narrowing, RateLimit, Subject,
+    Transport, attenuate,
 };
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -31,7 +31,8 @@ const NOTE_CHARS_MAX: usize = 200;
 
 /// What is accepted, for whoever is told that his body is not.
 const FORM: &str = "a JSON object with any of: providers, models, routes, methods (lists of names), ttl_seconds (a \
-     number) or ttl (\"90m\", \"1h\"), rpm, tpm, concurrent (numbers from 1), require_uds (true), note (text)";
+     number) or ttl (\"90m\", \"1h\"), rpm, tpm, concurrent (numbers from 1), budgets (list of amounts such as \"0.50\" \
+     or \"2M tokens/5h\"), require_uds (true), note (text)";
 
 /// The body as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -55,6 +56,7 @@ struct Wanted {
     tpm: Option<u64>,
     #[serde(deserialize_with = "present")]
     concurrent: Option<u32>,
+    budgets: Vec<String>,
     #[serde(deserialize_with = "present")]
     require_uds: Option<bool>,
     #[serde(deserialize_with = "present")]
@@ -144,11 +146,11 @@ async fn mint(ctx: &Context, parent: Capability, order: Order) -> Result<Value, 
             let narrowed = check_standing(&shared, &parent, transport)
                 .and_then(|()| attenuate(&rules, &parent, &order.narrowing, now));
             let Ok(narrowed) = narrowed else { return Ok(narrowed) };
-            store.mint(&new_capability(&token, &parent, &narrowed, order.note.clone()), now)?;
+            store.mint(&new_capability(&token, &parent, &narrowed, &order), now)?;
             Ok(Ok(narrowed))
         });
         let narrowed = minted.map_err(|error| from_storage(&error))??;
-        Ok(document(&token, &parent, &narrowed, order.note.as_deref()))
+        Ok(document(&token, &parent, &narrowed, &order))
     });
     minting.await.unwrap_or_else(|_| Err(unavailable()))
 }
@@ -164,7 +166,7 @@ fn new_capability(
     token: &MintedToken,
     parent: &Capability,
     narrowed: &Narrowed,
-    note: Option<String>,
+    Order { narrowing: Narrowing { budgets, .. }, note }: &Order,
 ) -> NewCapability {
     NewCapability {
         id: token.id,
@@ -175,7 +177,8 @@ fn new_capability(
         scope: narrowed.scope.clone(),
         expires_at: narrowed.expires_at,
         rate: narrowed.rate,
-        note,
+        budgets: budgets.clone(),
+        note: note.clone(),
     }
 }
 
@@ -200,7 +203,7 @@ fn from_storage(error: &storage::Error) -> Denial {
     }
 }
 
-fn document(token: &MintedToken, parent: &Capability, narrowed: &Narrowed, note: Option<&str>) -> Value {
+fn document(token: &MintedToken, parent: &Capability, narrowed: &Narrowed, order: &Order) -> Value {
     let Narrowed { scope, expires_at, rate } = narrowed;
     let end = expires_at.and_then(|at| jiff::Timestamp::from_microsecond(at).ok());
     json!({
@@ -217,7 +220,8 @@ fn document(token: &MintedToken, parent: &Capability, narrowed: &Narrowed, note:
         "rpm": rate.requests_per_minute,
         "tpm": rate.tokens_per_minute,
         "concurrent": rate.concurrent,
-        "note": note,
+        "budgets": texts(&order.narrowing.budgets),
+        "note": order.note,
     })
 }
 
@@ -252,6 +256,7 @@ impl Order {
             methods: parsed(wanted.methods)?,
             ttl_us,
             rate,
+            budgets: Allowance::parse_all(&wanted.budgets).map_err(|error| invalid(&error))?,
             requires_unix_socket,
         };
         let note = wanted.note;

@@ -5,8 +5,8 @@
 //! request is judged by the child and by all of its ancestors, and spends from the limits of all of them.
 
 use crate::{
-    ANCESTORS_MAX, Capability, Denial, DenialCode, Method, ModelGlob, ProviderId, RateLimit, RouteClass,
-    Rules, Scope, Subject, TimestampUs,
+    ANCESTORS_MAX, Allowance, Capability, Denial, DenialCode, Method, ModelGlob, ProviderId, RateLimit,
+    RouteClass, Rules, Scope, Subject, TimestampUs,
 };
 
 /// Capabilities in force that were made from one, not counting what was made from those.
@@ -29,6 +29,8 @@ pub struct Narrowing {
     pub ttl_us: Option<u64>,
     /// How much it may do in a minute and at once.
     pub rate: RateLimit,
+    /// What it may spend, beside what its ancestors may.
+    pub budgets: Vec<Allowance>,
     /// Whether its caller must come over the Unix socket.
     pub requires_unix_socket: Option<bool>,
 }

@@ -193,6 +193,7 @@ fn wanted() -> impl Strategy<Value = Narrowing> {
     );
     (lists, proptest::option::of(1..1_200_u64)).prop_map(
         |((providers, models, routes, methods, requires_unix_socket), ttl_us)| Narrowing {
+            budgets: Vec::new(),
             providers,
             models,
             routes,

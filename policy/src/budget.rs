@@ -40,6 +40,15 @@ pub struct Amount {
     pub number: i64,
 }
 
+/// A budget that somebody is given, without a subject yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// How much of what.
+    pub limit: Amount,
+    /// Over which time.
+    pub period: Period,
+}
+
 /// Text that is not an amount that a budget can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -143,6 +152,49 @@ impl fmt::Display for Amount {
     }
 }
 
+impl Allowance {
+    /// Allowances as they are typed; two over the same period and of the same unit would contradict each other.
+    ///
+    /// # Errors
+    /// What is wrong with the first that cannot be.
+    pub fn parse_all<S: AsRef<str>>(texts: &[S]) -> Result<Vec<Self>, String> {
+        let mut all: Vec<Self> = Vec::with_capacity(texts.len());
+        for text in texts.iter().map(AsRef::as_ref) {
+            let one: Self = text.parse()?;
+            let is_same = |other: &Self| (other.period, other.limit.unit) == (one.period, one.limit.unit);
+            if all.iter().any(is_same) {
+                return Err(format!(
+                    "`{}`: there is another budget of this kind and period",
+                    text.escape_debug()
+                ));
+            }
+            all.push(one);
+        }
+        Ok(all)
+    }
+}
+
+/// As it is typed: `5.00/daily`, `2000000 tokens/5h`.
+impl fmt::Display for Allowance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.limit, self.period)
+    }
+}
+
+/// Parses `5.00/daily`, `2M tokens/5h`, and an amount alone, which is for ever.
+impl FromStr for Allowance {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (amount, period) = match text.rsplit_once('/') {
+            Some((amount, period)) => (amount, period.trim().parse().map_err(|error| format!("{error}"))?),
+            None => (text, Period::Total),
+        };
+        let limit = amount.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { limit, period })
+    }
+}
+
 /// Parses `10`, `$10.00`, `2M tokens`, `500k tokens`, `1500 tokens`.
 impl FromStr for Amount {
     type Err = InvalidBudgetAmount;
@@ -235,6 +287,19 @@ mod tests {
         };
         assert_eq!(budget(Unit::NanoUsd.of(1)).name(), "agent:ci/daily");
         assert_eq!(budget(Unit::Tokens.of(1)).name(), "agent:ci/daily/tokens");
+    }
+
+    #[test]
+    fn an_allowance_is_an_amount_and_perhaps_a_period() {
+        let parsed = |text: &str| text.parse::<Allowance>().ok().map(|allowance| allowance.to_string());
+        assert_eq!(parsed("5.00/daily").as_deref(), Some("$5.000000/daily"));
+        assert_eq!(parsed("2M tokens/5h").as_deref(), Some("2000000 tokens/5h"));
+        assert_eq!(parsed("0.50").as_deref(), Some("$0.500000/total"));
+        for text in ["", "/daily", "5/", "5/yearly", "x/daily", "5/daily/daily"] {
+            assert_eq!(parsed(text), None, "{text}");
+        }
+        assert_eq!(Allowance::parse_all(&["5/daily", "5/weekly", "1k tokens/daily"]).unwrap().len(), 3);
+        assert!(Allowance::parse_all(&["5/daily", "6/daily"]).is_err());
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod attenuate;
 
 pub use admit::{Ask, Caller, Plan, Transport, admit};
 pub use attenuate::{CHILDREN_MAX, DESCENDANTS_MAX, Narrowed, Narrowing, attenuate};
-pub use budget::{Amount, Budget, BudgetId, InvalidBudgetAmount, Shortage, Unit};
+pub use budget::{Allowance, Amount, Budget, BudgetId, InvalidBudgetAmount, Shortage, Unit};
 pub use denial::{Denial, DenialCode};
 pub use id::{AgentName, CapabilityId, InvalidName, ProviderId, RequestId};
 pub use method::{Method, UnknownMethod};

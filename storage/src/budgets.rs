@@ -1,13 +1,21 @@
 //! Budgets as rows: set, cleared, and told with what is spent and held of them.
 
 use jiff::tz::TimeZone;
-use policy::{Amount, Budget, Period, Subject, TimestampUs, Unit};
+use policy::{Allowance, Amount, Budget, Period, Subject, TimestampUs, Unit};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use crate::error::{Doing, Error};
 use crate::row::parsed;
 use crate::rules::budget;
 use crate::store::Store;
+
+/// The budgets that may still limit something, in the order in which they were set: a capability that was revoked
+/// spends nothing any more.
+pub(crate) const IN_FORCE: &str = "
+    SELECT * FROM budgets
+    WHERE subject_kind <> 'capability'
+       OR subject_name IN (SELECT id FROM capabilities WHERE revoked_at_us IS NULL)
+    ORDER BY id";
 
 /// How a budget stands at one moment. Amounts are in the unit of its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +70,8 @@ impl Store {
         let former = former_limit(&write, subject, period, limit.unit).doing(doing)?;
         let counted = match former {
             Some(_) => update_limit(&write, subject, period, limit).map(|()| 0),
-            None => insert(&write, subject, period, limit, now, zone),
+            None => insert(&write, subject, &Allowance { limit, period }, now)
+                .and_then(|id| count_spent(&write, id, subject, period, limit.unit, now, zone)),
         };
         let counted = counted.doing(doing)?;
         write.commit().doing(doing)?;
@@ -83,7 +92,7 @@ impl Store {
         rows.collect::<rusqlite::Result<_>>().doing(doing)
     }
 
-    /// How every budget stands, in the order in which they were set.
+    /// How every budget stands, in the order in which they were set; those of capabilities only until these are revoked.
     ///
     /// # Errors
     /// SQLite's failure.
@@ -91,7 +100,7 @@ impl Store {
         let doing = "read the budgets";
         let now = self.effective_now(wall_now)?;
         let read = self.conn.unchecked_transaction().doing(doing)?;
-        let mut statement = read.prepare_cached("SELECT * FROM budgets ORDER BY id").doing(doing)?;
+        let mut statement = read.prepare_cached(IN_FORCE).doing(doing)?;
         let budgets = statement.query_map([], budget).doing(doing)?;
         let status = |found: rusqlite::Result<Budget>| status(&read, found?, now, zone);
         budgets.map(status).collect::<rusqlite::Result<_>>().doing(doing)
@@ -141,19 +150,18 @@ fn update_limit(conn: &Connection, subject: &Subject, period: Period, limit: Amo
     Ok(())
 }
 
-fn insert(
+/// Makes a budget of which nothing is spent, and answers its number.
+pub(crate) fn insert(
     conn: &Connection,
     subject: &Subject,
-    period: Period,
-    limit: Amount,
+    Allowance { limit, period }: &Allowance,
     now: TimestampUs,
-    zone: &TimeZone,
 ) -> rusqlite::Result<i64> {
     let sql = "INSERT INTO budgets (subject_kind, subject_name, period, unit, limit_amount, created_at_us)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let (text, unit) = (period.to_string(), limit.unit.as_str());
     conn.execute(sql, params![subject.kind(), subject.name(), text, unit, limit.number, now])?;
-    count_spent(conn, conn.last_insert_rowid(), subject, period, limit.unit, now, zone)
+    Ok(conn.last_insert_rowid())
 }
 
 /// Charges a new budget with what the log says was spent in its present period.

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use policy::{AgentName, Capability, CapabilityId, RateLimit, Scope, Subject, TimestampUs};
+use policy::{AgentName, Allowance, Capability, CapabilityId, RateLimit, Scope, Subject, TimestampUs};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::error::{Doing, Error};
 use crate::row::{parsed, parsed_opt, unreadable};
 use crate::store::Store;
-use crate::{rates, rules};
+use crate::{budgets, rates, rules};
 
 const COLUMNS: &str = "id, secret_hash, agent, parent_id, providers_json, models_json, routes_json, methods_json, \
      requires_unix_socket, created_at_us, expires_at_us, revoked_at_us, revoke_reason, note";
@@ -44,6 +44,8 @@ pub struct NewCapability {
     pub expires_at: Option<TimestampUs>,
     /// How much it may do in a minute and at once.
     pub rate: RateLimit,
+    /// What it may spend; no two over the same period and of the same unit.
+    pub budgets: Vec<Allowance>,
     /// What it is for, in at most 200 characters.
     pub note: Option<String>,
 }
@@ -244,7 +246,9 @@ fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rus
             new.note,
         ],
     )?;
-    rates::put(write, &Subject::Capability(new.id), &new.rate)
+    let subject = Subject::Capability(new.id);
+    new.budgets.iter().try_for_each(|budget| budgets::insert(write, &subject, budget, now).map(drop))?;
+    rates::put(write, &subject, &new.rate)
 }
 
 /// Reads every capability, ended ones included.

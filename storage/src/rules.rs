@@ -88,7 +88,7 @@ pub(crate) fn rate_limit(row: &Row<'_>) -> rusqlite::Result<RateLimit> {
 }
 
 fn budgets(conn: &Connection) -> rusqlite::Result<HashMap<Subject, Vec<Budget>>> {
-    let mut statement = conn.prepare_cached("SELECT * FROM budgets ORDER BY id")?;
+    let mut statement = conn.prepare_cached(crate::budgets::IN_FORCE)?;
     let mut budgets: HashMap<Subject, Vec<Budget>> = HashMap::new();
     for budget in statement.query_map([], budget)? {
         let budget = budget?;

@@ -16,7 +16,9 @@ use signal_hook::iterator::Signals;
 use storage::{LogFilter, LogOrder, LoggedRequest, Store};
 
 use crate::app::{App, now_us};
-use crate::commands::agent::{Grant, RateArgs, ScopeArgs, mint_token, new_token, parse_agent, parse_ttl};
+use crate::commands::agent::{
+    BudgetArgs, Grant, RateArgs, ScopeArgs, mint_token, new_token, parse_agent, parse_ttl,
+};
 use crate::commands::env::{CLAUDE_HEADERS, Variables, served};
 use crate::failure::{Exit, Failure};
 
@@ -32,6 +34,8 @@ pub(crate) struct Run {
     scope: ScopeArgs,
     #[command(flatten)]
     rate: RateArgs,
+    #[command(flatten)]
+    budget: BudgetArgs,
     /// When the capability ends even if the command still runs
     #[arg(long, default_value = "24h", value_name = "TIME")]
     ttl: String,
@@ -55,7 +59,8 @@ impl Run {
         // Before there is a capability: from here on no signal ends us before it is revoked.
         let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
             .map_err(|error| Failure::failed("watch for signals", &error))?;
-        let grant = Grant { scope, ttl: Some(ttl), rate: self.rate.limit(), note: None };
+        let (rate, budgets) = (self.rate.limit(), self.budget.parse()?);
+        let grant = Grant { scope, ttl: Some(ttl), rate, budgets, note: None };
         let token = new_token()?;
         // Before there is a capability: should we be killed, whoever finds the lock free ends what we leave behind.
         app.home.prepare()?;
@@ -194,7 +199,8 @@ impl Sums {
 
 impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} requests, {} tokens, ${}", self.requests, self.tokens, self.cost)?;
+        let plural = if self.requests == 1 { "" } else { "s" };
+        write!(f, "{} request{plural}, {} tokens, ${}", self.requests, self.tokens, self.cost)?;
         if self.unpriced > 0 {
             write!(f, " and {} of unknown price", self.unpriced)?;
         }

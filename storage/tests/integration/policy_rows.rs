@@ -23,6 +23,7 @@ pub(crate) fn new(id: &str, agent: &str) -> NewCapability {
         secret_hash,
         agent: agent.parse().unwrap(),
         agent_note: Some("made by a test".to_owned()),
+        budgets: vec!["5.00/daily".parse().unwrap(), "2M tokens/5h".parse().unwrap()],
         parent: None,
         scope: scope(),
         expires_at: Some(1_000),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use gateway::config::parse_duration;
-use policy::{AgentName, Method, MintedToken, ModelGlob, RateLimit, RouteClass, Scope};
+use policy::{AgentName, Allowance, Method, MintedToken, ModelGlob, RateLimit, RouteClass, Scope};
 use serde_json::json;
 use storage::{NewCapability, Store};
 
@@ -46,6 +46,8 @@ pub(crate) struct Mint {
     scope: ScopeArgs,
     #[command(flatten)]
     rate: RateArgs,
+    #[command(flatten)]
+    budget: BudgetArgs,
     /// When the capability ends: `90m`, `24h`, `30d`
     #[arg(long, default_value = TTL_DEFAULT, value_name = "TIME")]
     ttl: String,
@@ -91,6 +93,14 @@ pub(crate) struct RateArgs {
     concurrent: Option<u32>,
 }
 
+/// What a new capability may spend; shared by `agent mint` and `run`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct BudgetArgs {
+    /// At most this much: `5.00`, `5.00/daily`, `'2M tokens/5h'`; may be repeated
+    #[arg(long = "budget", value_name = "AMOUNT[/PERIOD]")]
+    budgets: Vec<String>,
+}
+
 /// A capability to be made for an agent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grant {
@@ -98,6 +108,7 @@ pub(crate) struct Grant {
     /// How long it lasts; `None` is for ever.
     pub(crate) ttl: Option<Duration>,
     pub(crate) rate: RateLimit,
+    pub(crate) budgets: Vec<Allowance>,
     /// What it is for; also the note of an agent that is new.
     pub(crate) note: Option<String>,
 }
@@ -150,6 +161,7 @@ pub(crate) fn mint_token(
         scope: grant.scope,
         expires_at,
         rate: grant.rate,
+        budgets: grant.budgets,
         note: grant.note,
     };
     app.store()?.mint(&new, now)?;
@@ -182,6 +194,14 @@ impl ScopeArgs {
             routes: routes.collect::<Result<_, _>>()?,
             methods: methods.collect::<Result<_, _>>()?,
             requires_unix_socket: self.require_uds,
+        })
+    }
+}
+
+impl BudgetArgs {
+    pub(crate) fn parse(&self) -> Result<Vec<Allowance>, Failure> {
+        Allowance::parse_all(&self.budgets).map_err(|error| {
+            Failure::usage(error).with_hint("--budget 5.00/daily, --budget '2M tokens/5h', --budget 0.50")
         })
     }
 }
@@ -244,7 +264,8 @@ impl Mint {
         let agent = parse_agent(&self.name)?;
         let ttl = if self.no_expiry { None } else { Some(parse_ttl(&self.ttl)?) };
         let (scope, rate) = (self.scope.resolve(app)?, self.rate.limit());
-        let (token, expires_at) = mint(app, &agent, Grant { scope, ttl, rate, note: self.note })?;
+        let grant = Grant { scope, ttl, rate, budgets: self.budget.parse()?, note: self.note };
+        let (token, expires_at) = mint(app, &agent, grant)?;
         let document = json!({
             "agent": agent.as_str(), "id": token.id.as_str(), "token": token.text,
             "expires_at": expires_at.map(timestamp),

@@ -89,7 +89,7 @@ fn table(app: &App, revoked: Option<&Revocation>, capabilities: &Value) -> Strin
             text("expires_at"),
             text("last_used_at"),
             text("parent"),
-            scope_text(&capability["scope"]),
+            allowed_text(capability),
         ]
     });
     let headers = ["id", "state", "ends", "last used", "parent", "allows"];
@@ -130,6 +130,13 @@ fn capability_document(summary: &CapabilitySummary, rules: &Rules, now: i64) -> 
             "methods": scope.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
             "requires_unix_socket": scope.requires_unix_socket,
         },
+        "budgets": rules
+            .budgets
+            .get(&Subject::Capability(capability.id))
+            .into_iter()
+            .flatten()
+            .map(|budget| format!("{}/{}", budget.limit, budget.period))
+            .collect::<Vec<_>>(),
         "rate": rules.rate_limits.get(&Subject::Capability(capability.id)).map(limit_document),
     })
 }
@@ -144,17 +151,17 @@ fn state(rules: &Rules, capability: &Capability, now: i64) -> &'static str {
     }
 }
 
-fn scope_text(scope: &Value) -> String {
-    let list = |key: &str| {
+fn allowed_text(capability: &Value) -> String {
+    let scope = &capability["scope"];
+    let list = |object: &Value, key: &str| {
         let names: Vec<&str> =
-            scope[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            object[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         (!names.is_empty()).then(|| format!("{key}: {}", names.join(", ")))
     };
     let socket =
         scope["requires_unix_socket"].as_bool().unwrap_or_default().then(|| "socket only".to_owned());
-    let parts: Vec<String> = [list("providers"), list("models"), list("routes"), list("methods"), socket]
-        .into_iter()
-        .flatten()
-        .collect();
+    let limits = ["providers", "models", "routes", "methods"].map(|key| list(scope, key));
+    let parts: Vec<String> =
+        limits.into_iter().chain([socket, list(capability, "budgets")]).flatten().collect();
     if parts.is_empty() { "everything but file, admin and mint".to_owned() } else { parts.join("; ") }
 }

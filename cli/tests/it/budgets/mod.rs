@@ -4,6 +4,7 @@ mod concurrency;
 mod crash;
 mod edits;
 mod endings;
+mod grants;
 mod reserve;
 mod streams;
 mod walk;
