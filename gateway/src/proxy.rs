@@ -326,6 +326,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        ctx.leave_rates();
         if let Some(denial) = ctx.connection.lifeline.take_cut() {
             cutting::end(session, ctx, &denial).await;
             return FailToProxy { error_code: respond::status(denial.code()), can_reuse_downstream: false };
@@ -338,7 +339,6 @@ impl ProxyHttp for Gateway {
         };
         ctx.answer =
             if is_caller_gone(error, ctx) { Answer::CallerGone } else { Answer::Failed(denial.code()) };
-        ctx.leave_rates();
         let status = respond::status(denial.code());
         if !respond::is_begun(session) {
             session.set_keepalive(None);

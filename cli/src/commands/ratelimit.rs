@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use clap::{Args, Subcommand};
 use gateway::control::{Command, RateStatus, Reply};
-use policy::{RateLimit, Subject};
+use policy::{RateLimit, Rules, Subject};
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::app::{App, now_us};
 use crate::failure::{Exit, Failure, from_reply};
 
 #[derive(Debug, Subcommand)]
@@ -124,7 +124,10 @@ pub(crate) fn describe(limit: &RateLimit) -> String {
 }
 
 fn status(app: &App) -> Result<(), Failure> {
-    let limits = app.store()?.rate_limits()?;
+    let store = app.store()?;
+    let rules = store.load_policy()?.rules;
+    let mut limits = store.rate_limits()?;
+    limits.retain(|(subject, _)| is_in_force(&rules, subject));
     let used = used(app)?;
     let rows: Vec<(String, RateLimit, Option<&RateStatus>)> = limits
         .iter()
@@ -152,6 +155,13 @@ fn status(app: &App) -> Result<(), Failure> {
         app.output.table(&headers, rows.collect(), empty)
     });
     Ok(())
+}
+
+/// Whether anybody can still meet the limit: those of capabilities that have ended say nothing any more.
+fn is_in_force(rules: &Rules, subject: &Subject) -> bool {
+    let Subject::Capability(id) = subject else { return true };
+    let capability = rules.capabilities.get(id);
+    capability.is_some_and(|found| rules.check_caller(Some(found), &found.agent, now_us()).is_ok())
 }
 
 /// What the running daemon counts; without one nothing is used.

@@ -127,6 +127,9 @@ fn what_is_refused_for_another_reason_takes_nothing() {
     }
     let used = status(&gateway, &format!("capability:{}", &token[4..12]));
     assert_eq!((&used["requests_used"], &used["in_flight"]), (&3.into(), &0.into()));
+    gateway.run(["agent", "revoke", &token[4..12]]).expect(0);
+    let document = gateway.run(["--json", "ratelimit", "status"]).expect(0).json();
+    assert_eq!(document["limits"], serde_json::json!([]), "a capability that has ended has no limit to show");
 }
 
 /// The line of a subject in `ratelimit status`.
@@ -238,17 +241,18 @@ fn tokens_are_counted_as_they_were_reported() {
 #[test]
 fn several_limits_hold_at_once_and_the_one_that_lasts_longest_is_named() {
     let gateway = Gateway::start();
-    gateway.run(["ratelimit", "set", "openai", "600"]).expect(0);
+    gateway.run(["ratelimit", "set", "openai", "4"]).expect(0);
     gateway.run(["ratelimit", "set", "agent:tester", "2"]).expect(0);
     for _ in 0..2 {
         gateway.ask(Request::post(CHAT, BODY)).expect(200);
     }
     let refusal = gateway.ask(Request::post(CHAT, BODY));
-    check_limited(refusal, "rate_limited", "agent:tester/requests_per_minute", 25..=30);
+    check_limited(refusal, "rate_limited", "agent:tester/requests_per_minute", 20..=30);
     let other = gateway.mint(&["unlimited"]);
     gateway.tcp().ask(&chat(&other)).expect(200);
     let document = status(&gateway, "openai");
-    assert_eq!(document["requests_used"], 3, "the refused one took nothing: {document}");
+    let used = document["requests_used"].as_u64().unwrap();
+    assert!(used == 3 || used == 2, "the refused one took nothing, and a slow machine refills: {document}");
 }
 
 #[test]
