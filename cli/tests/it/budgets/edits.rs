@@ -101,7 +101,7 @@ fn bad_input_changes_nothing_and_says_what_is_accepted() {
 }
 
 #[test]
-fn a_time_zone_that_does_not_exist_leaves_the_old_configuration_running() {
+fn a_configuration_that_cannot_be_leaves_the_old_one_running_and_says_so() {
     let gateway = gateway("rolling");
     let config = gateway.home.file("config.toml");
     let old = std::fs::read_to_string(&config).unwrap();
@@ -109,7 +109,18 @@ fn a_time_zone_that_does_not_exist_leaves_the_old_configuration_running() {
     let output = gateway.run(["config", "check"]);
     assert_ne!(output.code, Some(0));
     assert!(format!("{}{}", output.stdout, output.stderr).contains("IANA"), "{output:?}");
+    gateway.run(["budget", "set", "openai", "1", "daily"]).expect(1);
+    gateway.home.signal(rustix::process::Signal::HUP);
+    eventually("the daemon to say so", || {
+        let log = std::fs::read_to_string(gateway.home.file("log/tokfence.log")).ok()?;
+        log.contains("IANA").then_some(())
+    });
+    gateway.ask(question("", 10)).expect(200);
+    // A slip in the configuration does not hold up what has to be stopped.
+    gateway.run(["kill"]).expect(0);
+    gateway.ask(question("", 10)).expect_refusal(403, "killed");
     std::fs::write(&config, old).unwrap();
+    gateway.run(["unkill"]).expect(0);
     gateway.ask(question("", 10)).expect(200);
 }
 

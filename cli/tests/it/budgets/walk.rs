@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{Gateway, Home, Mock, Request};
+use crate::support::{Home, Mock, Request};
 
 /// Every route of every built-in provider, as a request that fits it: its wildcards filled in.
 fn routes() -> Vec<(String, String, String)> {
@@ -65,6 +65,16 @@ fn no_route_is_a_way_around_an_exhausted_budget_or_the_kill_switch() {
     };
     home.run(["budget", "set", "global", "0 tokens", "total"]).expect(0);
     walk(429, "budget_exceeded");
-    let _ = Gateway::shared; // the shared gateway is not touched by this test
+    home.run(["budget", "clear", "global"]).expect(0);
+    home.run(["kill"]).expect(0);
+    walk(403, "killed");
+    home.run(["unkill"]).expect(0);
+    for provider in home.run(["--json", "vault", "list"]).expect(0).json()["keys"].as_array().unwrap() {
+        home.run(["revoke", provider["provider"].as_str().unwrap()]).expect(0);
+    }
+    home.run(["revoke", "ollama"]).expect(0);
+    home.run(["revoke", "lmstudio"]).expect(0);
+    home.run(["revoke", "vllm"]).expect(0);
+    walk(403, "provider_revoked");
     assert_eq!(mock.connections(), 0, "nothing reached a provider");
 }
