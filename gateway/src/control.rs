@@ -97,6 +97,8 @@ pub struct DaemonStatus {
     pub killed: Option<Revoked>,
     /// The providers that are not served.
     pub revoked_providers: Vec<Revoked>,
+    /// How many budgets were found to have much spent of them since the start.
+    pub budget_warnings: u64,
     /// When it started, in microseconds since the Unix epoch.
     pub started_at_us: i64,
     /// Requests in flight.

@@ -272,6 +272,7 @@ impl Daemon {
             is_locked: self.shared.is_locked(),
             killed: rules.killed.as_ref().map(|revocation| revoked("", revocation)),
             revoked_providers,
+            budget_warnings: health.budget_warnings,
             started_at_us: self.started_at,
             in_flight: self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed),
             providers,

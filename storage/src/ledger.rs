@@ -96,6 +96,8 @@ pub struct Health {
     pub leaked: u64,
     /// Rows that came after the writer had ended. Anything but zero is a fault of this program.
     pub late: u64,
+    /// Budgets that were found to have much spent of them; see [`Warning`].
+    pub budget_warnings: u64,
 }
 
 /// Whether rows are being written.
@@ -268,6 +270,7 @@ impl Ledger {
             rows_rejected: shared.rows_rejected.load(Ordering::Relaxed),
             leaked: shared.leaked.load(Ordering::Relaxed),
             late: shared.late.load(Ordering::Relaxed),
+            budget_warnings: shared.budget_warnings.load(Ordering::Relaxed),
         }
     }
 }
@@ -376,6 +379,7 @@ pub(crate) struct Shared {
     refusals_dropped: AtomicU64,
     leaked: AtomicU64,
     late: AtomicU64,
+    pub(crate) budget_warnings: AtomicU64,
     /// Set when no new reservation is given out.
     pub(crate) is_closing: AtomicBool,
     /// Set when the writer takes nothing from the queue any more.
@@ -415,6 +419,7 @@ impl Shared {
             refusals_dropped: AtomicU64::new(0),
             leaked: AtomicU64::new(0),
             late: AtomicU64::new(0),
+            budget_warnings: AtomicU64::new(0),
             is_closing: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             flush_wanted: AtomicU64::new(0),

@@ -313,6 +313,7 @@ impl Log {
 
     /// What was borrowed may be used; what has to be told about a budget waits to be fetched.
     fn finish_round(&self, steps: Vec<(Step, Option<Stepped>)>, warned: Vec<(BudgetId, u64, i64)>) {
+        self.shared.budget_warnings.fetch_add(warned.len() as u64, Ordering::Relaxed);
         let mut books = lock(&self.shared.books);
         books.finish_round(steps.into_iter(), Instant::now());
         let budget = |id| books.budget(id).map(|budget| (budget.name(), budget.limit));

@@ -114,6 +114,7 @@ fn document(status: &DaemonStatus) -> Value {
         "in_flight": status.in_flight,
         "killed": taken_back.killed_document(),
         "revoked_providers": taken_back.providers_document(),
+        "budget_warnings": status.budget_warnings,
         "providers": status.providers,
         "passthrough": status.passthrough,
         "log": status.log,

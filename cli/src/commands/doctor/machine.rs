@@ -214,6 +214,7 @@ mod tests {
             is_locked: false,
             killed: None,
             revoked_providers: Vec::new(),
+            budget_warnings: 0,
             started_at_us: 0,
             in_flight: 0,
             providers: Vec::new(),

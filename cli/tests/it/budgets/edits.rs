@@ -167,6 +167,7 @@ fn the_owner_is_told_once_when_much_of_a_budget_is_spent() {
     assert!(text.contains("% of the budget agent:tester/daily is spent"), "{text}");
     drop(gateway.store());
     assert_eq!(std::fs::read_to_string(&told).unwrap().lines().count(), 1);
+    assert_eq!(gateway.run(["--json", "status"]).expect(0).json()["budget_warnings"], 1);
 }
 
 #[test]
