@@ -76,7 +76,7 @@ impl App {
     /// How the daemon is.
     pub(crate) fn daemon_status(&self) -> Result<DaemonStatus, Failure> {
         match self.ask(&Command::Status)? {
-            Reply::Status(status) => Ok(status),
+            Reply::Status(status) => Ok(*status),
             other => Err(from_reply(other)),
         }
     }

@@ -64,7 +64,7 @@ pub enum Reply {
         notes: Vec<String>,
     },
     /// How the daemon is.
-    Status(DaemonStatus),
+    Status(Box<DaemonStatus>),
     /// What is used of each limit on rates.
     Rates(Vec<RateStatus>),
     /// It cannot be done.

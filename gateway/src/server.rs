@@ -445,7 +445,7 @@ fn execute(daemon: &Daemon, command: Command) -> Reply {
         Err(error) => error.into(),
     };
     match command {
-        Command::Status => Reply::Status(daemon.status()),
+        Command::Status => Reply::Status(Box::new(daemon.status())),
         Command::Reload => done(daemon.reload()),
         Command::Flush => done(daemon.flush().map(|()| Vec::new())),
         Command::Lock { lets_finish } => {
