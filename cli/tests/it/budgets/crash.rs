@@ -53,11 +53,22 @@ fn ask_on(gateway: &Gateway, provider: &Provider, is_over: &AtomicBool) {
     }
 }
 
+/// Says that it is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Kills the daemon while requests are at every stage.
 fn kill_under_load(gateway: &Gateway, provider: &Provider, after: Duration) {
     let is_over = AtomicBool::new(false);
     let before = provider.received();
     std::thread::scope(|scope| {
+        // However this ends, a failed test included.
+        let _over = Over(&is_over);
         for _ in 0..CALLERS {
             scope.spawn(|| ask_on(gateway, provider, &is_over));
         }
@@ -67,7 +78,6 @@ fn kill_under_load(gateway: &Gateway, provider: &Provider, after: Duration) {
             std::hint::spin_loop();
         }
         gateway.home.signal(Signal::KILL);
-        is_over.store(true, Ordering::SeqCst);
     });
     gateway.home.wait_for_end();
 }
