@@ -18,6 +18,9 @@ const LEASE_PARTS: i64 = 100;
 const LEFT_IS_FRESH: Duration = Duration::from_secs(1);
 /// After this long without a request everything that is not held is given back.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// The most that one request is charged, in either unit: what a provider reports beyond it nobody owes. As many of
+/// them as there are places in the log still fit into a sum.
+pub(crate) const CHARGE_MAX: i64 = 100_000_000_000_000;
 
 /// What this process has borrowed of every budget.
 #[derive(Debug)]
@@ -244,7 +247,7 @@ impl Books {
         for part in held {
             // A budget that was cleared meanwhile counts nothing any more.
             let Some((_, pot)) = self.pot(part.budget, part.start) else { continue };
-            let amount = used(part.unit).max(0);
+            let amount = used(part.unit).clamp(0, CHARGE_MAX);
             pot.reserved -= part.amount;
             pot.unbooked += amount;
             pot.room += part.amount - amount;

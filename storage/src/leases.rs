@@ -27,11 +27,15 @@ pub struct Warning {
 }
 
 /// Books what ended requests used. A budget that was cleared meanwhile counts nothing any more.
+///
+/// A sum that does not fit stays as large as fits: an error here would come again with every attempt, and nothing
+/// behind it would ever be written.
 pub(crate) fn book(conn: &Connection, charges: &[Charge]) -> rusqlite::Result<()> {
     let mut statement = conn.prepare_cached(
         "INSERT INTO budget_spend (budget_id, bucket_start_us, spent_amount)
          SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM budgets WHERE id = ?1)
-         ON CONFLICT DO UPDATE SET spent_amount = spent_amount + excluded.spent_amount",
+         ON CONFLICT DO UPDATE SET spent_amount =
+             min(spent_amount, 9223372036854775807 - excluded.spent_amount) + excluded.spent_amount",
     )?;
     for charge in charges.iter().filter(|charge| charge.amount > 0) {
         statement.execute(params![charge.budget.0, charge.bucket, charge.amount])?;
@@ -58,13 +62,23 @@ fn limit(conn: &Connection, budget: BudgetId) -> rusqlite::Result<Option<i64>> {
     statement.query_row([budget.0], |row| row.get(0)).optional()
 }
 
-/// What counts against the limit, and the earliest bucket in which it was spent.
+/// What counts against the limit, and the earliest bucket in which it was spent. Summed here, because SQLite's sum
+/// fails where it does not fit.
 fn spent(conn: &Connection, step: &Step) -> rusqlite::Result<(i64, Option<TimestampUs>)> {
     let mut statement = conn.prepare_cached(
-        "SELECT coalesce(sum(spent_amount), 0), min(bucket_start_us) FROM budget_spend
-         WHERE budget_id = ?1 AND bucket_start_us >= ?2 AND bucket_start_us < ?3 AND spent_amount > 0",
+        "SELECT bucket_start_us, spent_amount FROM budget_spend
+         WHERE budget_id = ?1 AND bucket_start_us >= ?2 AND bucket_start_us < ?3 AND spent_amount > 0
+         ORDER BY bucket_start_us DESC",
     )?;
-    statement.query_row(params![step.budget.0, step.from, step.to], |row| Ok((row.get(0)?, row.get(1)?)))
+    let buckets = statement.query_map(params![step.budget.0, step.from, step.to], |row| {
+        Ok((row.get::<_, TimestampUs>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    let (mut spent, mut oldest) = (0i64, None);
+    for bucket in buckets {
+        let (start, amount) = bucket?;
+        (spent, oldest) = (spent.saturating_add(amount), Some(start));
+    }
+    Ok((spent, oldest))
 }
 
 fn others(conn: &Connection, holder: &str, step: &Step) -> rusqlite::Result<i64> {
@@ -108,8 +122,10 @@ pub(crate) fn forfeit(conn: &Connection, holder: &str, now: TimestampUs) -> rusq
     let mut statement = conn.prepare_cached(
         "INSERT INTO budget_spend (budget_id, bucket_start_us, spent_amount, forfeited_amount)
          VALUES (?1, ?2, ?3, ?3)
-         ON CONFLICT DO UPDATE SET spent_amount = spent_amount + excluded.spent_amount,
-                                   forfeited_amount = forfeited_amount + excluded.forfeited_amount",
+         ON CONFLICT DO UPDATE SET
+             spent_amount = min(spent_amount, 9223372036854775807 - excluded.spent_amount) + excluded.spent_amount,
+             forfeited_amount = min(forfeited_amount, 9223372036854775807 - excluded.forfeited_amount)
+                                + excluded.forfeited_amount",
     )?;
     for (budget, period, start, amount) in leases {
         let bucket = match period {
