@@ -287,6 +287,12 @@ impl Books {
     }
 
     /// The steps of a round are committed. What was borrowed may be used.
+    /// Nobody waits any more, and nobody will.
+    pub(crate) fn forget_waiting(&mut self) {
+        let pots = self.accounts.values_mut().flat_map(|account| &mut account.pots);
+        pots.for_each(|pot| pot.kept_until = 0);
+    }
+
     pub(crate) fn finish_round(&mut self, done: impl Iterator<Item = (Step, Option<Stepped>)>, at: Instant) {
         self.rounds_done = self.rounds_planned;
         let zone = self.zone.clone();
@@ -383,7 +389,7 @@ impl Account {
         let pot = &mut self.pots[index];
         let is_idle = at.saturating_duration_since(pot.used_at) >= IDLE_AFTER && pot.wish == 0;
         let is_awaited = round <= pot.kept_until && !gives_all_back;
-        if gives_all_back {
+        if gives_all_back && round > pot.kept_until {
             pot.wish = 0; // it was made ahead of need
         }
         let kept = match pot.wish {

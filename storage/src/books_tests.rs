@@ -307,6 +307,7 @@ impl World {
             while !self.processes[which].requests.is_empty() {
                 self.settle(which, 0, 100);
             }
+            self.processes[which].books.forget_waiting();
             self.round(which, true);
         }
         self.check();
@@ -411,4 +412,53 @@ fn a_refusal_names_the_budget_and_its_numbers() {
     assert_eq!(shortage.needed, 1_000);
     assert_eq!(shortage.reserved, 1_500);
     assert!(shortage.left() < 1_000, "{shortage}");
+}
+
+impl World {
+    /// Limits the daily budgets to this, and the others to nothing that matters.
+    fn limit_days(&mut self, limit: i64) {
+        for index in 0..4 {
+            let budget = self.rules.budgets.values().flatten().nth(index).unwrap();
+            self.edit(index, if budget.period == Period::Daily { limit } else { 1_000_000 });
+        }
+    }
+
+    fn move_to(&mut self, zone: &str) {
+        let zone = TimeZone::get(zone).unwrap();
+        for process in &mut self.processes {
+            process.books.set_budgets(self.rules.budgets.values().flatten(), &zone, self.now);
+        }
+    }
+
+    /// Whether a process lets so many tokens through.
+    fn lets_through(&mut self, which: usize, tokens: u64) -> bool {
+        let before = self.processes[which].requests.len();
+        self.reserve(which, Self::quote(tokens, 0, 0));
+        self.processes[which].requests.len() > before
+    }
+}
+
+/// Whoever wants to read what is held asks for everything to be given back; a stream that waits for its next slice at
+/// that moment gets it all the same.
+#[test]
+fn what_somebody_waits_for_is_borrowed_even_when_all_is_given_back() {
+    let mut world = World::new();
+    world.limit_days(1_000);
+    assert!(world.lets_through(0, 100));
+    world.round(0, true);
+    let process = &mut world.processes[0];
+    let request = &mut process.requests[0];
+    let grown = process.books.try_grow(&mut request.held, &request.quote, 200, world.at, None);
+    let Err(Attempt::Wait(round)) = grown else { panic!("nothing is left to grow into: {grown:?}") };
+    world.round(0, true);
+    let process = &mut world.processes[0];
+    let request = &mut process.requests[0];
+    let grown = process.books.try_grow(&mut request.held, &request.quote, 200, world.at, Some(round));
+    assert!(grown.is_ok(), "{grown:?}");
+    process.books.forget_waiting();
+    world.round(0, true);
+    world.processes[0].books.check();
+    let held = world.processes[0].books.reserved(BudgetId(1));
+    let leased = world.sum("SELECT sum(amount) FROM budget_leases WHERE budget_id = ?1", BudgetId(1));
+    assert_eq!((leased, held), (300, 300));
 }
