@@ -47,7 +47,7 @@ struct Pot {
     room: i64,
     reserved: i64,
     unbooked: i64,
-    /// As the database had it in the last round.
+    /// As the database had it in the last round, unless the limit was edited since.
     known: Option<Known>,
     /// What the next round is to borrow.
     wish: i64,
@@ -312,7 +312,9 @@ impl Books {
                 }
             };
             let Stepped { spent, others, left, .. } = stepped;
-            pot.known = Some(Known { at, spent, others, left, renews_at });
+            if !pot.is_stale {
+                pot.known = Some(Known { at, spent, others, left, renews_at });
+            }
         }
         for account in self.accounts.values_mut() {
             let current = account.pot_start();

@@ -438,6 +438,25 @@ impl World {
     }
 }
 
+#[test]
+fn an_edit_during_a_round_is_not_decided_by_what_the_round_read() {
+    let mut world = World::new();
+    world.limit_days(100);
+    let plan = world.plan(World::quote(500, 0, 0));
+    let Attempt::Wait(round) = world.processes[0].books.try_reserve(&plan, world.now, world.at, None) else {
+        panic!("nothing is borrowed yet")
+    };
+    let steps = world.processes[0].books.plan_round([].iter(), world.now, world.at, false);
+    let holder = world.processes[0].holder.clone();
+    let done: Vec<_> =
+        steps.iter().map(|step| (*step, leases::take_step(&world.conn, &holder, step).unwrap())).collect();
+    world.limit_days(10_000);
+    world.processes[0].books.finish_round(done.into_iter(), world.at);
+    let attempt = world.processes[0].books.try_reserve(&plan, world.now, world.at, Some(round));
+    assert!(matches!(attempt, Attempt::Wait(_)), "the limit was raised: {attempt:?}");
+    assert!(world.lets_through(0, 500));
+}
+
 /// Whoever wants to read what is held asks for everything to be given back; a stream that waits for its next slice at
 /// that moment gets it all the same.
 #[test]
