@@ -223,7 +223,8 @@ impl Books {
                     return Err(Attempt::Short(shortage(account, pot, more)));
                 }
                 Some(_) | None => {
-                    pot.wish_for(more - pot.usable().max(0) + lease_step(account));
+                    let spare = pot.spare(lease_step(account));
+                    pot.wish_for((more - pot.usable().max(0)).saturating_add(spare));
                     pot.kept_until = kept_until;
                     must_wait = true;
                 }
@@ -471,12 +472,17 @@ impl Pot {
             Some(left) if left <= 0 => {
                 quote.affordable(unit, usable).map_or(Offer::Short(least), Offer::Enough)
             }
-            Some(_) | None => Offer::Borrow((most - usable.max(0)).saturating_add(step)),
+            Some(_) | None => Offer::Borrow((most - usable.max(0)).saturating_add(self.spare(step))),
         }
     }
 
     fn wish_for(&mut self, amount: i64) {
         self.wish = self.wish.saturating_add(amount);
+    /// What is borrowed beyond what a request needs: a step for all that wait together, and not for each.
+    fn spare(&self, step: i64) -> i64 {
+        if self.wish == 0 { step } else { 0 }
+    }
+
     }
 
     /// Moves room to a request, and asks for more before it is needed.

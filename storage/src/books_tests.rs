@@ -481,3 +481,18 @@ fn what_somebody_waits_for_is_borrowed_even_when_all_is_given_back() {
     let leased = world.sum("SELECT sum(amount) FROM budget_leases WHERE budget_id = ?1", BudgetId(1));
     assert_eq!((leased, held), (300, 300));
 }
+
+/// Otherwise a burst would borrow all that there is, for another process to refuse by, and for a crash to charge.
+#[test]
+fn many_that_wait_together_borrow_one_step_beyond_their_need() {
+    let mut world = World::new();
+    world.limit_days(10_000);
+    let plan = world.plan(World::quote(10, 0, 0));
+    for _ in 0..100 {
+        let attempt = world.processes[0].books.try_reserve(&plan, world.now, world.at, None);
+        assert!(matches!(attempt, Attempt::Wait(_)), "{attempt:?}");
+    }
+    world.round(0, false);
+    let leased = world.sum("SELECT sum(amount) FROM budget_leases WHERE budget_id = ?1", BudgetId(1));
+    assert_eq!(leased, 100 * 10 + 100);
+}
