@@ -188,6 +188,30 @@ fn a_request_that_gives_up_waiting_leaves_nothing_held() {
     writer.shutdown().unwrap();
 }
 
+/// While a database is out of order for long, many come and give up.
+#[test]
+fn a_request_that_gives_up_waiting_leaves_no_waker_behind() {
+    struct Task;
+    impl std::task::Wake for Task {
+        fn wake(self: std::sync::Arc<Self>) {}
+    }
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "total", 1_000);
+    let mut blocker = rusqlite::Connection::open(home.path()).unwrap();
+    let blocked = blocker.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    let task = std::sync::Arc::new(Task);
+    for _ in 0..20 {
+        let waker = task.clone().into();
+        let mut waiting = Box::pin(ledger.reserve(plan(&rules, 900)));
+        let polled = std::future::Future::poll(waiting.as_mut(), &mut std::task::Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+    assert_eq!(std::sync::Arc::strong_count(&task), 1);
+    drop(blocked);
+    writer.shutdown().unwrap();
+}
+
 #[test]
 fn without_a_database_nothing_is_let_through() {
     let home = Home::new();
