@@ -105,7 +105,7 @@ pub(crate) enum Attempt {
 pub(crate) struct Step {
     pub(crate) budget: BudgetId,
     pub(crate) start: TimestampUs,
-    /// Spend in buckets from here on counts against the limit.
+    /// Spend in buckets from here on counts against the limit, and so do leases of them.
     pub(crate) from: TimestampUs,
     /// Up to here, exclusively.
     pub(crate) to: TimestampUs,
@@ -287,13 +287,13 @@ impl Books {
         steps
     }
 
-    /// The steps of a round are committed. What was borrowed may be used.
     /// Nobody waits any more, and nobody will.
     pub(crate) fn forget_waiting(&mut self) {
         let pots = self.accounts.values_mut().flat_map(|account| &mut account.pots);
         pots.for_each(|pot| pot.kept_until = 0);
     }
 
+    /// The steps of a round are committed. What was borrowed may be used.
     pub(crate) fn finish_round(&mut self, done: impl Iterator<Item = (Step, Option<Stepped>)>, at: Instant) {
         self.rounds_done = self.rounds_planned;
         let zone = self.zone.clone();
@@ -405,10 +405,12 @@ impl Account {
         let give_back = (pot.room - kept).max(0);
         pot.room -= give_back;
         pot.is_stale = false;
+        // A pot of another zone's day may reach into this period; then it is a part of it.
+        let is_over = is_past && pot.start < window.counts_from;
         let (from, to) = match period {
-            Period::Rolling { .. } | Period::Total => (window.from, TimestampUs::MAX),
-            _ if is_past => (pot.start, window.from),
-            _ => (pot.start, window.bucket_end.unwrap_or(TimestampUs::MAX)),
+            Period::Rolling { .. } | Period::Total => (window.counts_from, TimestampUs::MAX),
+            _ if is_over => (pot.start, window.from),
+            _ => (window.counts_from, window.bucket_end.unwrap_or(TimestampUs::MAX)),
         };
         let wish = std::mem::take(&mut pot.wish);
         Step { budget: id, start: pot.start, from, to, leased: pot.leased, booked, give_back, wish }
@@ -476,13 +478,13 @@ impl Pot {
         }
     }
 
-    fn wish_for(&mut self, amount: i64) {
-        self.wish = self.wish.saturating_add(amount);
     /// What is borrowed beyond what a request needs: a step for all that wait together, and not for each.
     fn spare(&self, step: i64) -> i64 {
         if self.wish == 0 { step } else { 0 }
     }
 
+    fn wish_for(&mut self, amount: i64) {
+        self.wish = self.wish.saturating_add(amount);
     }
 
     /// Moves room to a request, and asks for more before it is needed.

@@ -194,7 +194,7 @@ fn status(
     let sql = "SELECT bucket_start_us, spent_amount, forfeited_amount FROM budget_spend
                WHERE budget_id = ?1 AND bucket_start_us >= ?2 AND spent_amount > 0 ORDER BY bucket_start_us DESC";
     let mut statement = conn.prepare_cached(sql)?;
-    let mut buckets = statement.query(params![budget.id.0, window.from])?;
+    let mut buckets = statement.query(params![budget.id.0, window.counts_from])?;
     let (mut spent, mut forfeited, mut oldest) = (0i64, 0i64, None);
     // Summed here, because SQLite's sum fails where it does not fit.
     while let Some(row) = buckets.next()? {

@@ -81,12 +81,14 @@ fn spent(conn: &Connection, step: &Step) -> rusqlite::Result<(i64, Option<Timest
     Ok((spent, oldest))
 }
 
+/// What is leased of the same period beside this lease: to other processes, and to this one by another zone's days.
 fn others(conn: &Connection, holder: &str, step: &Step) -> rusqlite::Result<i64> {
     let mut statement = conn.prepare_cached(
         "SELECT coalesce(sum(amount), 0) FROM budget_leases
-         WHERE budget_id = ?1 AND bucket_start_us = ?2 AND holder <> ?3",
+         WHERE budget_id = ?1 AND NOT (bucket_start_us = ?2 AND holder = ?3)
+             AND (bucket_start_us = ?2 OR (bucket_start_us >= ?4 AND bucket_start_us < ?5))",
     )?;
-    statement.query_row(params![step.budget.0, step.start, holder], |row| row.get(0))
+    statement.query_row(params![step.budget.0, step.start, holder, step.from, step.to], |row| row.get(0))
 }
 
 fn write_lease(conn: &Connection, holder: &str, step: &Step, amount: i64) -> rusqlite::Result<()> {
