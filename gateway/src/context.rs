@@ -27,6 +27,8 @@ use crate::state::{Shared, Snapshot, now_us};
 use crate::upstream::Upstream;
 use crate::wire::{ARRAY_STREAM, Framing, HideUsage, Seam};
 
+/// What a provider reports beyond this nobody owes: a hundred thousand dollars for one request.
+const COST_MAX: NanoUsd = NanoUsd::from_nanos(100_000_000_000_000);
 /// Informational answers (1xx) of one request.
 const INFORMATIONAL_MAX: u32 = 16;
 
@@ -367,7 +369,8 @@ impl Context {
             None => (Usage { input, ..Usage::default() }, Basis::Estimated),
         };
         let reported_cost = metered.and_then(|metered| metered.reported_cost);
-        (basis, usage, reported_cost.or_else(|| self.cost(&usage, metered)))
+        let cost = reported_cost.or_else(|| self.cost(&usage, metered));
+        (basis, usage, cost.map(|cost| cost.min(COST_MAX)))
     }
 
     fn may_be_billed(&self) -> bool {

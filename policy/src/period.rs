@@ -40,8 +40,11 @@ pub enum Period {
 /// What a period counts at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// The start of the earliest bucket that counts.
+    /// The start of the earliest bucket that counts, as long as the zone stays what it is.
     pub from: TimestampUs,
+    /// Buckets that start from here on count. Earlier than `from` where days of another zone may reach into this
+    /// period: after a change of zone they count in both, so that no change gives a budget back.
+    pub counts_from: TimestampUs,
     /// The start of the bucket to which a request of this instant is charged.
     pub bucket: TimestampUs,
     /// When the bucket ends, exclusively; `None` is never.
@@ -53,18 +56,23 @@ pub struct Window {
 #[error("`{0}` is not a period: daily, weekly, monthly, total, or a rolling span such as 5h or 90m")]
 pub struct InvalidPeriod(String);
 
+impl Window {
+    /// One bucket for ever.
+    const ENDLESS: Self = Self { from: 0, counts_from: 0, bucket: 0, bucket_end: None };
+}
+
 impl Period {
     /// What counts at `now`. Calendar periods begin at midnight in `zone`, or at the first instant of a day whose
     /// midnight a change of clocks skips.
     pub fn window(self, now: TimestampUs, zone: &TimeZone) -> Window {
         match self {
-            Self::Total => Window { from: 0, bucket: 0, bucket_end: None },
+            Self::Total => Window::ENDLESS,
             Self::Rolling { minutes } => {
                 let span = i64::from(minutes) * MINUTE_US;
                 let slice = span / SLICES;
                 let start = |at: i64| at.div_euclid(slice) * slice;
-                let bucket = start(now);
-                Window { from: start(now.saturating_sub(span)), bucket, bucket_end: Some(bucket + slice) }
+                let (from, bucket) = (start(now.saturating_sub(span)), start(now));
+                Window { from, counts_from: from, bucket, bucket_end: Some(bucket + slice) }
             }
             Self::Daily | Self::Weekly | Self::Monthly => self.calendar_window(now, zone),
         }
@@ -75,28 +83,26 @@ impl Period {
         let bounds = || {
             let here = Timestamp::from_microsecond(now).ok()?.to_zoned_datetime(zone.clone());
             let today = here.start_of_day().ok()?;
-            let (start, end) = match self {
+            let (start, length) = match self {
                 Self::Weekly => {
                     let since = today.weekday().since(Weekday::Monday);
-                    let start = today.checked_sub(i64::from(since).days()).ok()?;
-                    let end = start.checked_add(1.week()).ok()?;
-                    (start, end)
+                    (today.checked_sub(i64::from(since).days()).ok()?, 1.week())
                 }
-                Self::Monthly => {
-                    let start = today.first_of_month().ok()?;
-                    let end = start.checked_add(1.month()).ok()?;
-                    (start, end)
-                }
-                Self::Daily | Self::Rolling { .. } | Self::Total => {
-                    let end = today.tomorrow().ok()?;
-                    (today, end)
-                }
+                Self::Monthly => (today.first_of_month().ok()?, 1.month()),
+                Self::Daily | Self::Rolling { .. } | Self::Total => (today, 1.day()),
             };
-            Some((us(&start.start_of_day().ok()?), us(&end.start_of_day().ok()?)))
+            let (former, end) = (start.checked_sub(length).ok()?, start.checked_add(length).ok()?);
+            let [former, start, end] = [former, start, end].map(|at| at.start_of_day().ok());
+            Some((us(&former?), us(&start?), us(&end?)))
         };
         match bounds() {
-            Some((start, end)) => Window { from: start, bucket: start, bucket_end: Some(end) },
-            None => Window { from: 0, bucket: 0, bucket_end: None },
+            Some((former, start, end)) => {
+                // In this zone nothing starts between the two; a day of another zone that does may reach into this.
+                // Where a zone skipped a whole day, there is nothing between them.
+                let counts_from = (former + 1).min(start);
+                Window { from: start, counts_from, bucket: start, bucket_end: Some(end) }
+            }
+            None => Window::ENDLESS,
         }
     }
 
@@ -174,8 +180,15 @@ mod tests {
     #[track_caller]
     fn check_calendar(period: &str, zone_name: &str, now: &str, start: &str, end: &str) {
         let window = period.parse::<Period>().unwrap().window(at(now), &zone(zone_name));
-        let expected = Window { from: at(start), bucket: at(start), bucket_end: Some(at(end)) };
-        assert_eq!(window, expected, "{period} in {zone_name} at {now}");
+        let expected = (at(start), at(start), Some(at(end)));
+        let found = (window.from, window.bucket, window.bucket_end);
+        assert_eq!(found, expected, "{period} in {zone_name} at {now}");
+        let former = period.parse::<Period>().unwrap().window(at(start) - 1, &zone(zone_name));
+        assert_eq!(
+            window.counts_from,
+            former.bucket + 1,
+            "what begins with the former period counts no more"
+        );
     }
 
     #[test]
@@ -296,7 +309,9 @@ mod tests {
         fn any_instant_is_in_its_own_bucket(now in 0i64..250_000_000_000_000_000, name in prop::sample::select(vec!["UTC", "Europe/Berlin", "America/Santiago", "Asia/Kolkata", "Pacific/Apia"])) {
             for period in [Period::Daily, Period::Weekly, Period::Monthly] {
                 let window = period.window(now, &zone(name));
-                prop_assert!(window.bucket <= now);
+                prop_assert!(window.bucket <= now && window.counts_from <= window.bucket);
+                let former = period.window(window.bucket - 1, &zone(name));
+                prop_assert!(former.bucket < window.counts_from);
                 prop_assert!(window.bucket_end.is_none_or(|end| now < end));
                 prop_assert_eq!(period.window(window.bucket, &zone(name)), window);
             }

@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use policy::{Budget, BudgetId, Period, Plan, Quote, Shortage, TimestampUs, Unit, Window};
 
-/// A lease is kept at about this part of the limit beyond what requests hold.
-const LEASE_PARTS: i64 = 100;
-/// A request is charged no more than this, a million dollars: a provider's absurd report must not make sums overflow.
-const CHARGE_MAX: i64 = 1_000_000_000_000_000;
+/// A lease is kept at about this part of the limit beyond what requests hold, and given back down to it above twice as
+/// much: what a crash may cost on top of the requests in flight is a hundredth.
+const LEASE_PARTS: i64 = 200;
 /// For how long what the database had left may refuse a request without asking again.
 const LEFT_IS_FRESH: Duration = Duration::from_secs(1);
 /// After this long without a request everything that is not held is given back.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// The most that one request is charged, in either unit: what a provider reports beyond it nobody owes. As many of
+/// them as there are places in the log still fit into a sum.
+pub(crate) const CHARGE_MAX: i64 = 100_000_000_000_000;
 
 /// What this process has borrowed of every budget.
 #[derive(Debug)]
@@ -46,11 +48,13 @@ struct Pot {
     room: i64,
     reserved: i64,
     unbooked: i64,
-    /// As the database had it in the last round.
+    /// As the database had it in the last round, unless the limit was edited since.
     known: Option<Known>,
     /// What the next round is to borrow.
     wish: i64,
     used_at: Instant,
+    /// The most that one request held since the pot was last idle: the next may need as much.
+    largest: i64,
     /// Up to this round a request waits that needs room here as well as elsewhere, so none is given back.
     kept_until: u64,
     /// The limit was edited: what was borrowed under the old one is not given out any more.
@@ -104,7 +108,7 @@ pub(crate) enum Attempt {
 pub(crate) struct Step {
     pub(crate) budget: BudgetId,
     pub(crate) start: TimestampUs,
-    /// Spend in buckets from here on counts against the limit.
+    /// Spend in buckets from here on counts against the limit, and so do leases of them.
     pub(crate) from: TimestampUs,
     /// Up to here, exclusively.
     pub(crate) to: TimestampUs,
@@ -222,7 +226,8 @@ impl Books {
                     return Err(Attempt::Short(shortage(account, pot, more)));
                 }
                 Some(_) | None => {
-                    pot.wish_for(more - pot.usable().max(0) + lease_step(account));
+                    let spare = pot.spare(lease_step(account));
+                    pot.wish_for((more - pot.usable().max(0)).saturating_add(spare));
                     pot.kept_until = kept_until;
                     must_wait = true;
                 }
@@ -246,7 +251,7 @@ impl Books {
         for part in held {
             // A budget that was cleared meanwhile counts nothing any more.
             let Some((_, pot)) = self.pot(part.budget, part.start) else { continue };
-            let amount = used(part.unit).clamp(0, CHARGE_MAX.max(part.amount));
+            let amount = used(part.unit).clamp(0, CHARGE_MAX);
             pot.reserved -= part.amount;
             pot.unbooked += amount;
             pot.room += part.amount - amount;
@@ -285,6 +290,12 @@ impl Books {
         steps
     }
 
+    /// Nobody waits any more, and nobody will.
+    pub(crate) fn forget_waiting(&mut self) {
+        let pots = self.accounts.values_mut().flat_map(|account| &mut account.pots);
+        pots.for_each(|pot| pot.kept_until = 0);
+    }
+
     /// The steps of a round are committed. What was borrowed may be used.
     pub(crate) fn finish_round(&mut self, done: impl Iterator<Item = (Step, Option<Stepped>)>, at: Instant) {
         self.rounds_done = self.rounds_planned;
@@ -305,7 +316,9 @@ impl Books {
                 }
             };
             let Stepped { spent, others, left, .. } = stepped;
-            pot.known = Some(Known { at, spent, others, left, renews_at });
+            if !pot.is_stale {
+                pot.known = Some(Known { at, spent, others, left, renews_at });
+            }
         }
         for account in self.accounts.values_mut() {
             let current = account.pot_start();
@@ -382,23 +395,28 @@ impl Account {
         let pot = &mut self.pots[index];
         let is_idle = at.saturating_duration_since(pot.used_at) >= IDLE_AFTER && pot.wish == 0;
         let is_awaited = round <= pot.kept_until && !gives_all_back;
-        if gives_all_back {
+        if gives_all_back && round > pot.kept_until {
             pot.wish = 0; // it was made ahead of need
         }
         let kept = match pot.wish {
             _ if pot.is_stale => 0,
             _ if is_awaited => pot.room,
             0 if gives_all_back || is_past || is_idle => 0,
-            0 if pot.room > step.saturating_mul(3) => step,
+            0 if pot.room > step.max(pot.largest).saturating_mul(2) => step.max(pot.largest),
             _ => pot.room,
         };
+        if is_idle {
+            pot.largest = 0;
+        }
         let give_back = (pot.room - kept).max(0);
         pot.room -= give_back;
         pot.is_stale = false;
+        // A pot of another zone's day may reach into this period; then it is a part of it.
+        let is_over = is_past && pot.start < window.counts_from;
         let (from, to) = match period {
-            Period::Rolling { .. } | Period::Total => (window.from, TimestampUs::MAX),
-            _ if is_past => (pot.start, window.from),
-            _ => (pot.start, window.bucket_end.unwrap_or(TimestampUs::MAX)),
+            Period::Rolling { .. } | Period::Total => (window.counts_from, TimestampUs::MAX),
+            _ if is_over => (pot.start, window.from),
+            _ => (window.counts_from, window.bucket_end.unwrap_or(TimestampUs::MAX)),
         };
         let wish = std::mem::take(&mut pot.wish);
         Step { budget: id, start: pot.start, from, to, leased: pot.leased, booked, give_back, wish }
@@ -431,6 +449,7 @@ impl Pot {
             known: None,
             wish: 0,
             used_at: at,
+            largest: 0,
             kept_until: 0,
             is_stale: false,
         }
@@ -462,8 +481,13 @@ impl Pot {
             Some(left) if left <= 0 => {
                 quote.affordable(unit, usable).map_or(Offer::Short(least), Offer::Enough)
             }
-            Some(_) | None => Offer::Borrow((most - usable.max(0)).saturating_add(step)),
+            Some(_) | None => Offer::Borrow((most - usable.max(0)).saturating_add(self.spare(step))),
         }
+    }
+
+    /// What is borrowed beyond what a request needs: a step for all that wait together, and not for each.
+    fn spare(&self, step: i64) -> i64 {
+        if self.wish == 0 { step } else { 0 }
     }
 
     fn wish_for(&mut self, amount: i64) {
@@ -474,6 +498,7 @@ impl Pot {
     fn hold(&mut self, budget: &Budget, amount: i64, at: Instant) {
         self.room -= amount;
         self.reserved += amount;
+        self.largest = self.largest.max(amount);
         self.used_at = at;
         let step = lease_step(budget);
         let may_have_more = self.known.is_none_or(|known| known.left > 0);

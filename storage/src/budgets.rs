@@ -212,12 +212,17 @@ fn status(
     zone: &TimeZone,
 ) -> rusqlite::Result<BudgetStatus> {
     let window = budget.period.window(now, zone);
-    let sql = "SELECT coalesce(sum(spent_amount), 0), coalesce(sum(forfeited_amount), 0),
-                      min(bucket_start_us) FILTER (WHERE spent_amount > 0)
-               FROM budget_spend WHERE budget_id = ?1 AND bucket_start_us >= ?2";
-    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?));
-    let (spent, forfeited, oldest) =
-        conn.prepare_cached(sql)?.query_row(params![budget.id.0, window.from], read)?;
+    let sql = "SELECT bucket_start_us, spent_amount, forfeited_amount FROM budget_spend
+               WHERE budget_id = ?1 AND bucket_start_us >= ?2 AND spent_amount > 0 ORDER BY bucket_start_us DESC";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut buckets = statement.query(params![budget.id.0, window.counts_from])?;
+    let (mut spent, mut forfeited, mut oldest) = (0i64, 0i64, None);
+    // Summed here, because SQLite's sum fails where it does not fit.
+    while let Some(row) = buckets.next()? {
+        spent = spent.saturating_add(row.get(1)?);
+        forfeited = forfeited.saturating_add(row.get(2)?);
+        oldest = Some(row.get(0)?);
+    }
     let sql = "SELECT coalesce(sum(amount), 0) FROM budget_leases WHERE budget_id = ?1";
     let reserved = conn.prepare_cached(sql)?.query_row([budget.id.0], |row| row.get(0))?;
     let renews_at = match budget.period {

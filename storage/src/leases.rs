@@ -30,6 +30,9 @@ pub struct Warning {
 const SPENT_MAX: i64 = 100_000_000_000_000_000;
 
 /// Books what ended requests used. A budget that was cleared meanwhile counts nothing any more.
+///
+/// A sum that does not fit stays as large as fits: an error here would come again with every attempt, and nothing
+/// behind it would ever be written.
 pub(crate) fn book(conn: &Connection, charges: &[Charge]) -> rusqlite::Result<()> {
     let mut statement = conn.prepare_cached(
         "INSERT INTO budget_spend (budget_id, bucket_start_us, spent_amount)
@@ -61,21 +64,33 @@ fn limit(conn: &Connection, budget: BudgetId) -> rusqlite::Result<Option<i64>> {
     statement.query_row([budget.0], |row| row.get(0)).optional()
 }
 
-/// What counts against the limit, and the earliest bucket in which it was spent.
+/// What counts against the limit, and the earliest bucket in which it was spent. Summed here, because SQLite's sum
+/// fails where it does not fit.
 fn spent(conn: &Connection, step: &Step) -> rusqlite::Result<(i64, Option<TimestampUs>)> {
     let mut statement = conn.prepare_cached(
-        "SELECT coalesce(sum(spent_amount), 0), min(bucket_start_us) FROM budget_spend
-         WHERE budget_id = ?1 AND bucket_start_us >= ?2 AND bucket_start_us < ?3 AND spent_amount > 0",
+        "SELECT bucket_start_us, spent_amount FROM budget_spend
+         WHERE budget_id = ?1 AND bucket_start_us >= ?2 AND bucket_start_us < ?3 AND spent_amount > 0
+         ORDER BY bucket_start_us DESC",
     )?;
-    statement.query_row(params![step.budget.0, step.from, step.to], |row| Ok((row.get(0)?, row.get(1)?)))
+    let buckets = statement.query_map(params![step.budget.0, step.from, step.to], |row| {
+        Ok((row.get::<_, TimestampUs>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    let (mut spent, mut oldest) = (0i64, None);
+    for bucket in buckets {
+        let (start, amount) = bucket?;
+        (spent, oldest) = (spent.saturating_add(amount), Some(start));
+    }
+    Ok((spent, oldest))
 }
 
+/// What is leased of the same period beside this lease: to other processes, and to this one by another zone's days.
 fn others(conn: &Connection, holder: &str, step: &Step) -> rusqlite::Result<i64> {
     let mut statement = conn.prepare_cached(
         "SELECT coalesce(sum(amount), 0) FROM budget_leases
-         WHERE budget_id = ?1 AND bucket_start_us = ?2 AND holder <> ?3",
+         WHERE budget_id = ?1 AND NOT (bucket_start_us = ?2 AND holder = ?3)
+             AND (bucket_start_us = ?2 OR (bucket_start_us >= ?4 AND bucket_start_us < ?5))",
     )?;
-    statement.query_row(params![step.budget.0, step.start, holder], |row| row.get(0))
+    statement.query_row(params![step.budget.0, step.start, holder, step.from, step.to], |row| row.get(0))
 }
 
 fn write_lease(conn: &Connection, holder: &str, step: &Step, amount: i64) -> rusqlite::Result<()> {

@@ -9,6 +9,7 @@
 //! With the slot it takes what it may cost from what is borrowed of each budget that applies (see `books`). Only when
 //! too little is borrowed does it wait, for one round of the writer.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -170,6 +171,7 @@ impl Ledger {
     async fn hold(&self, plan: &Plan) -> Result<(Vec<Held>, u64), Denial> {
         let (shared, now) = (&self.shared, self.now());
         let mut waits_for = None;
+        let mut turn = Turn { shared, number: None };
         poll_fn(|cx| {
             if shared.has_ended.load(Ordering::SeqCst) {
                 return Poll::Ready(Err(shutting_down()));
@@ -181,7 +183,8 @@ impl Ledger {
                 Attempt::Wait(round) => {
                     waits_for = Some(round);
                     // Under the lock: a round that ends in between finds the waker.
-                    lock(&shared.waiting).push(cx.waker().clone());
+                    let number = turn.number();
+                    lock(&shared.waiting).insert(number, cx.waker().clone());
                     drop(books);
                     shared.wake_writer();
                     Poll::Pending
@@ -367,6 +370,28 @@ impl Drop for Slot<'_> {
     }
 }
 
+/// The turn of a request that may have to wait. One that gives up leaves no waker behind: with a database that is out
+/// of order for long, they would be as many as the requests that came in the meantime.
+struct Turn<'a> {
+    shared: &'a Shared,
+    /// Drawn when it has to.
+    number: Option<u64>,
+}
+
+impl Turn<'_> {
+    fn number(&mut self) -> u64 {
+        *self.number.get_or_insert_with(|| self.shared.turns.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            lock(&self.shared.waiting).remove(&number);
+        }
+    }
+}
+
 /// What requests and the writer share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -389,8 +414,9 @@ pub(crate) struct Shared {
     flush_changed: Condvar,
     failing: Mutex<Option<Failing>>,
     pub(crate) books: Mutex<Books>,
-    /// Requests that wait for a round of the writer.
-    waiting: Mutex<Vec<Waker>>,
+    /// Requests that wait for a round of the writer, by their turn.
+    waiting: Mutex<HashMap<u64, Waker>>,
+    turns: AtomicU64,
     pub(crate) warnings: Mutex<Vec<Warning>>,
     pub(crate) warning_percent: AtomicU64,
     /// The latest instant seen by any process.
@@ -427,7 +453,8 @@ impl Shared {
             flush_changed: Condvar::new(),
             failing: Mutex::new(None),
             books: Mutex::new(Books::new()),
-            waiting: Mutex::new(Vec::new()),
+            waiting: Mutex::default(),
+            turns: AtomicU64::new(0),
             warnings: Mutex::new(Vec::new()),
             warning_percent: AtomicU64::new(0),
             high_water: AtomicI64::new(0),
@@ -459,7 +486,7 @@ impl Shared {
     /// Lets requests that waited for a round of the writer look again.
     pub(crate) fn wake_waiting(&self) {
         let waiting = std::mem::take(&mut *lock(&self.waiting));
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_values().for_each(Waker::wake);
     }
 
     fn push(&self, entry: Entry) {

@@ -214,6 +214,7 @@ impl Log {
             }
         }
         drop(guard);
+        lock(&self.shared.books).forget_waiting();
         // Whoever pushed before it was said that we ended relies on this.
         self.write(self.shared.queue.len(), true)?;
         self.shared.flushed(u64::MAX);
@@ -272,8 +273,11 @@ impl Log {
     fn batch(&mut self, mut entries: Vec<Entry>, gives_all_back: bool) -> Batch {
         let charges: Vec<Charge> = entries.iter_mut().flat_map(Entry::take_charges).collect();
         let (now, at) = (self.shared.now(), Instant::now());
+        let mut books = lock(&self.shared.books);
+        // Asked under the lock, under which requests begin to wait: what one has just wished for is not taken back.
         let gives_all_back = gives_all_back && !self.shared.has_waiting();
-        let steps = lock(&self.shared.books).plan_round(charges.iter(), now, at, gives_all_back);
+        let steps = books.plan_round(charges.iter(), now, at, gives_all_back);
+        drop(books);
         Batch { rows: self.folder.fold(entries), charges, steps }
     }
 

@@ -99,6 +99,41 @@ fn a_reservation_grows_as_far_as_there_is_room() {
     assert_eq!(standing(&home.store()), (1_000, 0, 0));
 }
 
+/// A provider may report anything. Neither a sum in memory nor one in the database may fail over it: the first would
+/// lose a row and its place, the second would stop the log for ever.
+#[test]
+fn amounts_beyond_reason_use_a_budget_up_and_stop_nothing() {
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "total", i64::MAX);
+    let rows = |numbers: std::ops::Range<u64>, is_apart: bool| {
+        let reserved: Vec<_> = numbers.clone().map(|_| reserve(&ledger, &rules, 10).unwrap()).collect();
+        for (number, reservation) in numbers.zip(reserved) {
+            reservation.settle(row(number), used(u64::MAX));
+            if is_apart {
+                ledger.flush(PATIENCE).unwrap();
+            }
+        }
+        ledger.flush(PATIENCE).unwrap();
+    };
+    rows(1..50, false);
+    rows(50..100, true);
+    assert_eq!(home.store().latest_seq().unwrap(), 99);
+    let (spent, _, reserved) = standing(&home.store());
+    assert!(spent > i64::MAX / 1_000 && reserved == 0, "{spent} {reserved}");
+    let budget = rules.budgets.values().flatten().next().unwrap().id;
+    let conn = rusqlite::Connection::open(home.path()).unwrap();
+    conn.execute("UPDATE budget_spend SET spent_amount = ?2 - 1 WHERE budget_id = ?1", (budget.0, i64::MAX))
+        .unwrap();
+    ledger.flush(PATIENCE).unwrap();
+    let running = reserve(&ledger, &rules, 1).unwrap();
+    running.settle(row(100), used(u64::MAX));
+    ledger.flush(PATIENCE).unwrap();
+    assert_eq!(standing(&home.store()), (i64::MAX, 0, 0));
+    assert_eq!(reserve(&ledger, &rules, 1).unwrap_err(), DenialCode::BudgetExceeded);
+    writer.shutdown().unwrap();
+}
+
 #[test]
 fn a_reservation_that_nobody_settles_is_charged_in_full() {
     let home = Home::new();
@@ -186,6 +221,30 @@ fn a_request_that_gives_up_waiting_leaves_nothing_held() {
         standing(&home.store()) == (0, 0, 0)
     });
     reserve(&ledger, &rules, 1_000).unwrap().settle(row(1), used(1));
+    writer.shutdown().unwrap();
+}
+
+/// While a database is out of order for long, many come and give up.
+#[test]
+fn a_request_that_gives_up_waiting_leaves_no_waker_behind() {
+    struct Task;
+    impl std::task::Wake for Task {
+        fn wake(self: std::sync::Arc<Self>) {}
+    }
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "total", 1_000);
+    let mut blocker = rusqlite::Connection::open(home.path()).unwrap();
+    let blocked = blocker.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    let task = std::sync::Arc::new(Task);
+    for _ in 0..20 {
+        let waker = task.clone().into();
+        let mut waiting = Box::pin(ledger.reserve(plan(&rules, 900)));
+        let polled = std::future::Future::poll(waiting.as_mut(), &mut std::task::Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+    assert_eq!(std::sync::Arc::strong_count(&task), 1);
+    drop(blocked);
     writer.shutdown().unwrap();
 }
 

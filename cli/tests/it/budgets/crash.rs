@@ -100,8 +100,9 @@ fn check_books(gateway: &Gateway, provider: &Provider, round: u64) {
 fn check_kills(reserve: &str) {
     let mut gateway = gateway(reserve);
     let provider = Provider::of(&gateway);
-    set(&gateway, "agent:tester", "100000", "total");
     for round in 0..kills() {
+        // Each kill may cost a hundredth of the budget, so that a fixed one would be used up after some hundred.
+        set(&gateway, "agent:tester", &(100_000 * (round + 1)).to_string(), "total");
         // Different moments, the same in every run.
         kill_under_load(&gateway, &provider, Duration::from_micros(round * 7_919 % 20_000));
         gateway.start_again();
