@@ -33,8 +33,11 @@ impl Context {
         }
         let is_used_up = written > covered;
         let growth = reserved.reservation.grow(written.max(covered + budget.slice_tokens));
+        if reserved.reservation.covered_output() != Some(covered) {
+            self.uncovered_since = None;
+        }
         match growth {
-            Growth::Covered => self.uncovered_since = None,
+            Growth::Covered => {}
             Growth::Pending | Growth::Refused(_) if !is_used_up => {}
             Growth::Refused(denial) => self.cut(denial),
             Growth::Pending => return self.hold(),

@@ -116,7 +116,9 @@ impl Facts {
 
     /// The format that the caller speaks, once the provider is known.
     pub(crate) fn wire(&self) -> Option<WireFormat> {
-        self.provider.as_ref().map(|provider| provider.wire)
+        let wire = self.provider.as_ref()?.wire;
+        let speaks_openai = wire == WireFormat::Google && self.path.contains("/openai/");
+        Some(if speaks_openai { WireFormat::OpenAi } else { wire })
     }
 
     /// About how many input tokens the request has, whose body has so many bytes.

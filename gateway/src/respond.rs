@@ -68,7 +68,7 @@ pub(crate) fn body(denial: &Denial, id: RequestId, wire: Option<WireFormat>) -> 
     if let Some(shortage) = denial.shortage() {
         describe(shortage, &mut error);
         if wire == Some(WireFormat::Google) {
-            error["details"] = quota_failure(denial);
+            put_as_google_does(denial, &mut error);
         }
     }
     for (name, value) in denial.details() {
@@ -100,12 +100,22 @@ fn describe(shortage: &Shortage, error: &mut Value) {
     error["resets_at"] = resets_at.map(|at| format!("{at:.0}")).into();
 }
 
-/// After this Google's own client stops; after a 429 without it, it goes on asking.
-fn quota_failure(denial: &Denial) -> Value {
-    json!([{
-        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
-        "violations": [{ "quotaId": "TokfenceBudgetPerDay", "description": denial.message() }],
-    }])
+/// Makes it what Google's own client takes for the end of a day's quota, after which it stops. After a 429 without
+/// such a detail, or whose `code` is not the number, it goes on asking.
+fn put_as_google_does(denial: &Denial, error: &mut Value) {
+    error["code"] = status(denial.code()).into();
+    error["status"] = "RESOURCE_EXHAUSTED".into();
+    error["details"] = json!([
+        {
+            "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{ "quotaId": "TokfenceBudgetPerDay", "description": denial.message() }],
+        },
+        {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": denial.code().as_str(),
+            "domain": "tokfence",
+        },
+    ]);
 }
 
 /// Headers of every answer that we make ourselves, beside length and connection.

@@ -42,8 +42,8 @@ pub struct Reservation {
     quote: Quote,
     held: Vec<Held>,
     output: u64,
-    /// The round of the writer after which a growth may be asked for again.
-    growing: Option<u64>,
+    /// The round of the writer after which a growth may be asked for again, and for how long an answer.
+    growing: Option<(u64, u64)>,
 }
 
 /// What came of asking for a longer answer to be covered.
@@ -291,11 +291,23 @@ impl Reservation {
 
     /// Asks the budgets to cover answers of `output` tokens each. Never waits.
     pub fn grow(&mut self, output: u64) -> Growth {
+        // What was asked for last comes first: who asks for more each time would otherwise wait for ever.
+        if let Some((_, asked)) = self.growing.filter(|(_, asked)| *asked < output) {
+            let growth = self.grow_to(asked);
+            if growth != Growth::Covered {
+                return growth;
+            }
+        }
+        self.grow_to(output)
+    }
+
+    fn grow_to(&mut self, output: u64) -> Growth {
         let Some(shared) = self.shared.as_ref().filter(|_| output > self.output) else {
             return Growth::Covered;
         };
         let mut books = lock(&shared.books);
-        match books.try_grow(&mut self.held, &self.quote, output, Instant::now(), self.growing) {
+        let waited_for = self.growing.map(|(round, _)| round);
+        match books.try_grow(&mut self.held, &self.quote, output, Instant::now(), waited_for) {
             Ok(()) => {
                 (self.output, self.growing) = (output, None);
                 Growth::Covered
@@ -305,9 +317,9 @@ impl Reservation {
                 Growth::Refused(shutting_down())
             }
             Err(Attempt::Wait(round)) => {
-                let is_new = self.growing.replace(round) != Some(round);
                 drop(books);
-                if is_new {
+                if waited_for != Some(round) {
+                    self.growing = Some((round, output));
                     shared.wake_writer();
                 }
                 Growth::Pending

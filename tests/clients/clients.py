@@ -64,10 +64,14 @@ class Bench:
             return self.client_at(home, command, env, timeout)
 
     def client_at(self, home, command, env, timeout=60):
-        finished = self._processes.run(command, env | {"HOME": str(home)}, timeout=timeout, cwd=home)
+        finished = self.attempt_at(home, command, env, timeout)
         if finished.code != 0:
             raise Failure(f"the client failed: {finished.output()}")
         return finished.stdout
+
+    def attempt_at(self, home, command, env, timeout=60):
+        """The same for a client that may fail: how it ended, and all that it printed."""
+        return self._processes.run(command, env | {"HOME": str(home)}, timeout=timeout, cwd=home)
 
     @contextmanager
     def empty_folder(self):
@@ -147,20 +151,32 @@ enabled = false
 [feedback]
 enabled = false
 """
+LAST_MESSAGE = "last-message"
 AGENT_TIMEOUT_S = 45
 
 
 def claude_code(bench, agent, model, text, rows, uses_tool=False):
-    command = [*bench.package(CLAUDE_CODE), "-p", "say pong", "--output-format", "json", "--model", model]
-    env = bench.gateway.run_environment(bench.base_env | CLAUDE_CODE_SILENCE)
-    command += ["--allowedTools", "Bash"] if uses_tool else []
-    printed = json.loads(bench.client(bench.gateway.run(agent, command), env, AGENT_TIMEOUT_S))
+    command, env = claude_code_asked(bench, agent, model, "say pong", ["--allowedTools", "Bash"] if uses_tool else [])
+    printed = json.loads(bench.client(command, env, AGENT_TIMEOUT_S))
     expect("the agent's answer", printed["result"], text)
     expect_agent_traffic(bench, agent, "anthropic", rows, uses_tool)
 
 
+def claude_code_asked(bench, agent, model, prompt, options=()):
+    """The command that asks Claude Code, and its environment."""
+    command = [*bench.package(CLAUDE_CODE), "-p", prompt, "--output-format", "json", "--model", model, *options]
+    return bench.gateway.run(agent, command), bench.gateway.run_environment(bench.base_env | CLAUDE_CODE_SILENCE)
+
+
 def codex_with_own_provider(bench, agent, model, text, rows, uses_tool=False):
-    config = f"""
+    env = bench.gateway.run_environment(bench.base_env)
+    printed = codex(bench, own_provider(bench, model), env, lambda command: bench.gateway.run(agent, command))
+    expect("the agent's answer", printed, text)
+    expect_agent_traffic(bench, agent, "openai", rows, uses_tool)
+
+
+def own_provider(bench, model):
+    return f"""
 model = "{model}"
 model_provider = "tokfence"
 {CODEX_SILENCE}
@@ -170,10 +186,6 @@ base_url = "{bench.gateway.url("/openai/v1")}"
 env_key = "OPENAI_API_KEY"
 wire_api = "responses"
 """
-    env = bench.gateway.run_environment(bench.base_env)
-    printed = codex(bench, config, env, lambda command: bench.gateway.run(agent, command))
-    expect("the agent's answer", printed, text)
-    expect_agent_traffic(bench, agent, "openai", rows, uses_tool)
 
 
 def codex_with_built_in_provider(bench, agent, model, text, rows):
@@ -187,14 +199,18 @@ def codex_with_built_in_provider(bench, agent, model, text, rows):
 
 def codex(bench, config, env, started_by):
     with bench.empty_folder() as home:
-        (home / ".codex").mkdir()
-        (home / ".codex/config.toml").write_text(config)
-        last_message = home / "last-message"
-        command = [*bench.package(CODEX), "exec", "--skip-git-repo-check", "--disable", "plugins", "--disable", "apps"]
-        # The agent's own sandbox does not work in a home below the temporary folder, and has nothing to protect here.
-        command += ["--sandbox", "danger-full-access", "--output-last-message", last_message, "say pong"]
+        command = codex_asked(bench, home, config, "say pong")
         bench.client_at(home, started_by(command), env, AGENT_TIMEOUT_S)
-        return last_message.read_text().strip()
+        return (home / LAST_MESSAGE).read_text().strip()
+
+
+def codex_asked(bench, home, config, prompt):
+    """The command that asks Codex in a home with this configuration."""
+    (home / ".codex").mkdir()
+    (home / ".codex/config.toml").write_text(config)
+    command = [*bench.package(CODEX), "exec", "--skip-git-repo-check", "--disable", "plugins", "--disable", "apps"]
+    # The agent's own sandbox does not work in a home below the temporary folder, and has nothing to protect here.
+    return [*command, "--sandbox", "danger-full-access", "--output-last-message", home / LAST_MESSAGE, prompt]
 
 
 def expect_agent_traffic(bench, agent, provider, rows, uses_tool=False, refusals=frozenset()):

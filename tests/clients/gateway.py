@@ -10,6 +10,8 @@ from process import Failure
 PASSPHRASE = "a passphrase for the test vault"
 VAULT_FILE = "vault.tfv"
 LOG_DEADLINE_S = 10
+# The smallest there is, so that a budget ends a stream soon.
+SLICE_TOKENS = 256
 
 
 class Gateway:
@@ -29,7 +31,8 @@ class Gateway:
             f'\n[providers.{provider}]\nupstream = "{upstream}"\nlocal = true\n' for provider in credentials
         )
         config = self.home / "config.toml"
-        config.write_text(f'[daemon]\nport = 0\n\n[metrics]\nlisten = ""\n{providers}')
+        budget = f"[budget]\nslice_tokens = {SLICE_TOKENS}\n"
+        config.write_text(f'[daemon]\nport = 0\n\n[metrics]\nlisten = ""\n\n{budget}{providers}')
         config.chmod(0o600)
         self._tokfence("init", "--non-interactive", unlocks=True)
         for provider, credential in credentials.items():
@@ -59,6 +62,14 @@ class Gateway:
         token = self._json("agent", "mint", agent)["token"]
         self.capabilities.append(token)
         return token
+
+    def limit(self, agent, amount):
+        """Makes an agent and a budget for all that it will ever use."""
+        self.mint(agent)
+        self._tokfence("budget", "set", f"agent:{agent}", amount, "total")
+
+    def revoke(self, agent):
+        self._tokfence("agent", "revoke", agent)
 
     def environment(self, agent, env):
         """`env` as it is after `eval "$(tokfence env)"`."""

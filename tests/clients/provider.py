@@ -7,14 +7,28 @@ import socketserver
 import threading
 import urllib.request
 
+# What to say for an answer that takes ten seconds unless somebody ends it: 500 pieces of 800 letters, of which none is
+# like another, as agents stop by themselves when a model repeats itself.
+LONG_QUESTION = "TELL_ME_EVERYTHING"
+LONG_FIXTURE = {
+    "match": {"userMessage": LONG_QUESTION},
+    "latency": 20,
+    "chunkSize": 800,
+    "response": {
+        "content": "".join(f"Fact {number} is {number * number:x}. " for number in range(25_000))[: 500 * 800],
+        "usage": {"prompt_tokens": 1000, "input_tokens": 1000, "promptTokenCount": 1000, "output_tokens": 1},
+    },
+}
+
 CREDENTIAL_HEADERS = {"authorization", "x-api-key", "x-goog-api-key", "api-key", "xi-api-key"}
 
 
 class Mock:
     """aimock, which refuses a request unless every credential in it is one of `credentials`."""
 
-    def __init__(self, work, fixtures, credentials, processes, base_env):
+    def __init__(self, work, fixtures, folder, credentials, processes, base_env):
         self._credential = credentials[0]
+        fixtures = with_long_answer(fixtures, folder / "fixtures.json")
         program = work / "node_modules/@copilotkit/aimock/dist/cli.js"
         line = processes.serve(
             ["node", program, "--port", "0", "--fixtures", fixtures, "--validate-on-load"],
@@ -39,12 +53,19 @@ class Mock:
             return answer.read()
 
 
+def with_long_answer(fixtures, copy):
+    known = json.loads(fixtures.read_text())["fixtures"]
+    copy.write_text(json.dumps({"fixtures": [LONG_FIXTURE, *known]}))
+    return copy
+
+
 class Tap:
     """A relay to the mock. The mock's journal blanks credentials; here they can be seen as they came off the wire."""
 
     def __init__(self, port):
         self._target = ("127.0.0.1", port)
         self._sent = bytearray()
+        self._answered = 0
         self._lock = threading.Lock()
         tap = self
 
@@ -60,15 +81,20 @@ class Tap:
     def take(self):
         """What the gateway sent since the last call."""
         with self._lock:
-            sent, self._sent = bytes(self._sent), bytearray()
+            sent, self._sent, self._answered = bytes(self._sent), bytearray(), 0
         return sent
+
+    def answered(self):
+        """How many bytes the mock answered since the last `take`."""
+        with self._lock:
+            return self._answered
 
     def stop(self):
         self._server.shutdown()
 
     def _relay(self, gateway):
         with socket.create_connection(self._target) as mock:
-            back = threading.Thread(target=_pump, args=(mock, gateway), daemon=True)
+            back = threading.Thread(target=_pump, args=(mock, gateway, self._count), daemon=True)
             back.start()
             _pump(gateway, mock, self._keep)
             back.join()
@@ -77,8 +103,12 @@ class Tap:
         with self._lock:
             self._sent += data
 
+    def _count(self, data):
+        with self._lock:
+            self._answered += len(data)
 
-def _pump(source, sink, keep=lambda data: None):
+
+def _pump(source, sink, keep):
     try:
         while data := source.recv(65536):
             keep(data)

@@ -10,13 +10,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from clients import CASES, Bench
+import clients
+import limits
 from gateway import PASSPHRASE, VAULT_FILE, Gateway
 from process import Failure, Processes
 from provider import Mock, Tap
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
+CASES = [*clients.CASES, *limits.CASES]
 
 
 def main():
@@ -59,12 +61,12 @@ def drive(arguments, chosen, folder):
     tap = gateway = None
     try:
         program = binary(arguments)
-        mock = Mock(arguments.work, HERE / "fixtures.json", list(known.values()), processes, base_env)
+        mock = Mock(arguments.work, HERE / "fixtures.json", folder, list(known.values()), processes, base_env)
         tap = Tap(mock.port)
         gateway = Gateway(program, folder / "home", processes, base_env)
         gateway.set_up(tap.url, credentials)
         gateway.start()
-        bench = Bench(arguments.work, gateway, mock, tap, credentials, processes, base_env)
+        bench = clients.Bench(arguments.work, gateway, mock, tap, credentials, processes, base_env)
         held = [report(case.name, bench.try_case, case) for case in chosen]
         held.append(report("secrets-stay-secret", search, gateway, processes, [*credentials.values(), PASSPHRASE]))
         return held.count(False)

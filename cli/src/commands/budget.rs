@@ -128,27 +128,29 @@ fn subject_with_budgets(app: &App, config: &Config, text: &str) -> Result<Subjec
 fn status(app: &App, subject: Option<&str>) -> Result<(), Failure> {
     let config = app.config()?;
     let subject = subject.map(|text| subject_with_budgets(app, &config, text)).transpose()?;
-    // The daemon gives back what it only keeps ready, so that what is left is what requests hold.
-    app.flush_log();
-    let store = app.store()?;
-    let mut budgets = store.budgets(now_us(), &config.budget.timezone)?;
+    let mut budgets = standings(app, &config)?;
     budgets.retain(|status| subject.as_ref().is_none_or(|subject| status.budget.subject == *subject));
-    let clock_ahead_us = store.effective_now(now_us())? - now_us();
+    let clock_ahead_us = app.store()?.effective_now(now_us())? - now_us();
     let document = json!({
         "timezone": zone_name(&config),
         "reserve": if config.budget.reserve == gateway::config::Reserve::Strict { "strict" } else { "rolling" },
         "budgets": budgets.iter().map(document).collect::<Vec<_>>(),
     });
-    app.output.data(&document, || {
-        let rows: Vec<Vec<String>> = budgets.iter().map(cells).collect();
-        Columns::table(
-            &COLUMNS,
-            &rows,
-            "no budgets; set one with `tokfence budget set SUBJECT AMOUNT PERIOD`",
-        )
-    });
+    app.output.data(&document, || table(&budgets));
     notes(app, &budgets, clock_ahead_us);
     Ok(())
+}
+
+/// How all budgets stand now.
+pub(crate) fn standings(app: &App, config: &Config) -> Result<Vec<BudgetStatus>, Failure> {
+    // The daemon gives back what it only keeps ready, so that what is left is what requests hold.
+    app.flush_log();
+    Ok(app.store()?.budgets(now_us(), &config.budget.timezone)?)
+}
+
+pub(crate) fn table(budgets: &[BudgetStatus]) -> String {
+    let rows: Vec<Vec<String>> = budgets.iter().map(cells).collect();
+    Columns::table(&COLUMNS, &rows, "no budgets; set one with `tokfence budget set SUBJECT AMOUNT PERIOD`")
 }
 
 /// What the table cannot say.

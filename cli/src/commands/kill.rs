@@ -17,7 +17,7 @@ use crate::failure::Failure;
 pub(crate) struct Kill {
     /// Why, for whoever looks at it later
     #[arg(long, default_value = "killed by its owner", value_name = "TEXT")]
-    reason: String,
+    pub(crate) reason: String,
 }
 
 #[derive(Debug, Args)]

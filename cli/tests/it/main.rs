@@ -26,3 +26,4 @@ mod run;
 mod sentinel;
 mod prompts;
 mod cli_faults;
+mod demo;

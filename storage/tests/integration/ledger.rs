@@ -66,21 +66,23 @@ fn what_is_settled_is_in_the_database_with_the_row() {
     writer.shutdown().unwrap();
 }
 
+/// A reservation for a hundred tokens of input and an answer of two hundred, which may grow.
+fn reserve_answer(ledger: &Ledger, rules: &Rules) -> Reservation {
+    let quote = Quote::unpriced(100, 1).with_output(200, 200);
+    let (agent, provider) = ("ci".parse().unwrap(), "openai".parse().unwrap());
+    let (class, method, transport) = (RouteClass::Generate, Method::Post, Transport::Tcp);
+    let names_other_models = false;
+    let ask = Ask { provider: &provider, class, method, model: None, names_other_models, transport, quote };
+    let plan = admit(rules, &Caller { agent: &agent, capability: None }, &ask).unwrap();
+    pollster::block_on(ledger.reserve(plan)).unwrap()
+}
+
 #[test]
 fn a_reservation_grows_as_far_as_there_is_room() {
     let home = Home::new();
     let (ledger, writer) = home.writer();
     let rules = set(&mut home.store(), &ledger, "total", 1_000);
-    let plan = {
-        let quote = Quote::unpriced(100, 1).with_output(200, 200);
-        let (agent, provider) = ("ci".parse().unwrap(), "openai".parse().unwrap());
-        let (class, method, transport) = (RouteClass::Generate, Method::Post, Transport::Tcp);
-        let names_other_models = false;
-        let ask =
-            Ask { provider: &provider, class, method, model: None, names_other_models, transport, quote };
-        admit(&rules, &Caller { agent: &agent, capability: None }, &ask).unwrap()
-    };
-    let mut reservation = pollster::block_on(ledger.reserve(plan)).unwrap();
+    let mut reservation = reserve_answer(&ledger, &rules);
     assert_eq!(reservation.covered_output(), Some(200));
     let mut grow = |output| {
         let mut growth = Growth::Pending;
@@ -132,6 +134,24 @@ fn amounts_beyond_reason_use_a_budget_up_and_stop_nothing() {
     assert_eq!(standing(&home.store()), (i64::MAX, 0, 0));
     assert_eq!(reserve(&ledger, &rules, 1).unwrap_err(), DenialCode::BudgetExceeded);
     writer.shutdown().unwrap();
+}
+
+#[test]
+fn who_asks_for_more_each_time_is_covered_all_the_same() {
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "total", 1_000_000);
+    let mut reservation = reserve_answer(&ledger, &rules);
+    // More than what is borrowed ahead of need.
+    let mut output = 200;
+    until("what was asked for first", || {
+        output += 20_000;
+        assert!(!matches!(reservation.grow(output), Growth::Refused(_)), "{output}");
+        reservation.covered_output() > Some(200)
+    });
+    reservation.settle(row(1), used(300));
+    writer.shutdown().unwrap();
+    assert_eq!(standing(&home.store()), (300, 0, 0));
 }
 
 #[test]

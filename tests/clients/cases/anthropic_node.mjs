@@ -6,7 +6,11 @@ import Anthropic from "@anthropic-ai/sdk";
 const MODEL = "claude-sonnet-4-5";
 const WEATHER = { name: "get_weather", input_schema: { type: "object" } };
 
+const LONG = "TELL_ME_EVERYTHING";
+
 const client = new Anthropic({ maxRetries: 0, timeout: 20_000 });
+// As everybody has it: what the gateway answers must stop it from trying again.
+const retrying = new Anthropic({ timeout: 20_000 });
 
 const request = (content) => ({ model: MODEL, max_tokens: 200, messages: [{ role: "user", content }] });
 const streamedMessage = (parameters) => client.messages.stream(parameters).finalMessage();
@@ -40,6 +44,25 @@ const actions = {
     );
     const answer = await streamedMessage(roundTrip);
     return { tool: call.name, arguments: call.input, text: answer.content[0].text };
+  },
+
+  async over_budget() {
+    return { text: (await retrying.messages.create(request("ping"))).content[0].text };
+  },
+
+  async messages_cut() {
+    const pieces = [];
+    try {
+      const long = { ...request(LONG), max_tokens: 100_000, stream: true };
+      for await (const event of await retrying.messages.create(long)) {
+        if (event.type === "content_block_delta") pieces.push(event.delta.text);
+      }
+    } catch (error) {
+      if (!(error instanceof Anthropic.APIError)) throw error;
+      const { type, message } = error.error.error;
+      return { error: true, type, message, has_text: pieces.join("").length > 1000 };
+    }
+    return { error: false };
   },
 
   async rate_limited() {

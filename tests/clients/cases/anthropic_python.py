@@ -6,12 +6,16 @@ The base URL and the key come from the environment, as in any program that was n
 import json
 import sys
 
-from anthropic import Anthropic, APIStatusError
+from anthropic import Anthropic, APIError, APIStatusError
 
 MODEL = "claude-sonnet-4-5"
 WEATHER = {"name": "get_weather", "input_schema": {"type": "object"}}
 
+LONG = "TELL_ME_EVERYTHING"
+
 client = Anthropic(max_retries=0, timeout=20)
+# As everybody has it: what the gateway answers must stop it from trying again.
+retrying = Anthropic(timeout=20)
 
 
 def ask(text, **options):
@@ -50,6 +54,22 @@ def tool_round():
 
 def rate_limited():
     return {"text": ask("RATE_LIMIT_ME").content[0].text}
+
+
+def over_budget():
+    return {"text": retrying.messages.create(**request("ping")).content[0].text}
+
+
+def messages_cut():
+    pieces, error = [], None
+    try:
+        for event in retrying.messages.create(**request(LONG) | {"max_tokens": 100_000}, stream=True):
+            pieces += [event.delta.text] if event.type == "content_block_delta" else []
+    except APIError as raised:
+        error = raised
+    told = error.body["error"]
+    end = {"error": isinstance(error, APIError), "type": told["type"], "message": told["message"]}
+    return end | {"has_text": len("".join(pieces)) > 1000}
 
 
 def request(text):

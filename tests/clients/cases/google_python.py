@@ -10,6 +10,7 @@ from google import genai
 from google.genai import errors, types
 
 MODEL = "gemini-2.5-flash"
+LONG = "TELL_ME_EVERYTHING"
 
 # The SDK would ask for `/v1`, which the mock does not serve.
 client = genai.Client(http_options=types.HttpOptions(api_version="v1beta", timeout=20_000))
@@ -28,6 +29,19 @@ def generate_streamed():
     return {"text": "".join(pieces), "pieces": len(pieces), "usage": counted}
 
 
+def over_budget():
+    return {"text": client.models.generate_content(model=MODEL, contents="ping").text}
+
+
+def generate_cut():
+    pieces, finish = [], None
+    for chunk in client.models.generate_content_stream(model=MODEL, contents=LONG):
+        pieces.append(chunk.text or "")
+        finish = chunk.candidates[0].finish_reason or finish
+    end = {"finish": finish and finish.name, "message": pieces[-1].strip()}
+    return end | {"has_text": len("".join(pieces[:-1])) > 1000}
+
+
 def usage(answer):
     return [answer.usage_metadata.prompt_token_count, answer.usage_metadata.candidates_token_count]
 
@@ -35,5 +49,6 @@ def usage(answer):
 try:
     result = globals()[sys.argv[1]]()
 except errors.APIError as error:
-    result = {"error": type(error).__name__, "status": error.code}
+    told = error.details.get("error", error.details) if isinstance(error.details, dict) else {}
+    result = {"error": type(error).__name__, "status": error.code, "code": told.get("code")}
 print(json.dumps(result))

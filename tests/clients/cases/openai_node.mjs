@@ -6,12 +6,18 @@ import OpenAI from "openai";
 const MODEL = "gpt-4o-mini";
 const WEATHER = { type: "function", function: { name: "get_weather", parameters: { type: "object" } } };
 
-const client = new OpenAI({ maxRetries: 0, timeout: 20_000 });
+const LONG = "TELL_ME_EVERYTHING";
 
-const ask = (content, options = {}) =>
-  client.chat.completions.create({ model: MODEL, messages: [{ role: "user", content }], ...options });
+const client = new OpenAI({ maxRetries: 0, timeout: 20_000 });
+// As everybody has it: what the gateway answers must stop it from trying again.
+const retrying = new OpenAI({ timeout: 20_000 });
+
+const question = (content) => ({ model: MODEL, messages: [{ role: "user", content }] });
+const ask = (content, options = {}) => client.chat.completions.create({ ...question(content), ...options });
 const chatUsage = ({ usage }) => [usage.prompt_tokens, usage.completion_tokens];
 const responsesUsage = ({ usage }) => [usage.input_tokens, usage.output_tokens];
+
+const cut = (pieces, end) => ({ ...end, has_text: pieces.join("").length > 1000 });
 
 function joined(pieces) {
   const present = pieces.filter(Boolean);
@@ -81,6 +87,31 @@ const actions = {
     };
   },
 
+  async over_budget() {
+    return { text: (await retrying.chat.completions.create(question("ping"))).choices[0].message.content };
+  },
+
+  async chat_cut() {
+    const pieces = [];
+    let finish = null;
+    for await (const chunk of await retrying.chat.completions.create({ ...question(LONG), stream: true })) {
+      pieces.push(chunk.choices[0].delta.content ?? "");
+      finish = chunk.choices[0].finish_reason ?? finish;
+    }
+    return cut(pieces.slice(0, -1), { finish, message: pieces.at(-1).trim() });
+  },
+
+  async responses_cut() {
+    const pieces = [];
+    let last = null;
+    for await (const event of await retrying.responses.create({ model: MODEL, input: LONG, stream: true })) {
+      if (event.type === "response.output_text.delta") pieces.push(event.delta);
+      last = event;
+    }
+    const { code, message } = last.response.error;
+    return cut(pieces, { event: last.type, code, message });
+  },
+
   async rate_limited() {
     return { text: (await ask("RATE_LIMIT_ME")).choices[0].message.content };
   },
@@ -91,6 +122,6 @@ try {
   result = await actions[process.argv[2]]();
 } catch (error) {
   if (!(error instanceof OpenAI.APIError)) throw error;
-  result = { error: error.constructor.name, status: error.status, code: error.code };
+  result = { error: error.constructor.name, status: error.status, code: error.code, message: error.message };
 }
 console.log(JSON.stringify(result));

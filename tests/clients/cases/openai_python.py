@@ -6,16 +6,23 @@ The base URL and the key come from the environment, as in any program that was n
 import json
 import sys
 
-from openai import APIStatusError, OpenAI
+from openai import APIError, APIStatusError, OpenAI
 
 MODEL = "gpt-4o-mini"
+LONG = "TELL_ME_EVERYTHING"
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 
 client = OpenAI(max_retries=0, timeout=20)
+# As everybody has it: what the gateway answers must stop it from trying again.
+retrying = OpenAI(timeout=20)
 
 
 def ask(text, **options):
-    return client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": text}], **options)
+    return client.chat.completions.create(model=MODEL, messages=question(text), **options)
+
+
+def question(text):
+    return [{"role": "user", "content": text}]
 
 
 def chat():
@@ -76,6 +83,31 @@ def rate_limited():
     return {"text": ask("RATE_LIMIT_ME").choices[0].message.content}
 
 
+def over_budget():
+    return {"text": retrying.chat.completions.create(model=MODEL, messages=question("ping")).choices[0].message.content}
+
+
+def chat_cut():
+    pieces, finish = [], None
+    for chunk in retrying.chat.completions.create(model=MODEL, messages=question(LONG), stream=True):
+        pieces.append(chunk.choices[0].delta.content or "")
+        finish = chunk.choices[0].finish_reason or finish
+    return cut(pieces[:-1], {"finish": finish, "message": pieces[-1].strip()})
+
+
+def responses_cut():
+    pieces, last = [], None
+    for event in retrying.responses.create(model=MODEL, input=LONG, stream=True):
+        pieces += [event.delta] if event.type == "response.output_text.delta" else []
+        last = event
+    error = last.response.error
+    return cut(pieces, {"event": last.type, "code": error.code, "message": error.message})
+
+
+def cut(pieces, end):
+    return end | {"has_text": len("".join(pieces)) > 1000}
+
+
 def chat_usage(answer):
     return [answer.usage.prompt_tokens, answer.usage.completion_tokens]
 
@@ -89,4 +121,6 @@ try:
     result = globals()[sys.argv[1]]()
 except APIStatusError as error:
     result = {"error": type(error).__name__, "status": error.status_code, "code": error.code}
+except APIError as error:
+    result = {"error": type(error).__name__, "code": error.code, "message": error.message}
 print(json.dumps(result))

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::mock::ENDLESS;
+
 const PATIENCE: Duration = Duration::from_secs(20);
+const CHAT: &str = "/openai/v1/chat/completions";
 
 /// A request to be sent.
 pub(super) struct Call {
@@ -22,6 +25,8 @@ pub(super) struct Answer {
     body: Vec<u8>,
     /// The data of each event, and when it came.
     pub(super) events: Vec<(Duration, String)>,
+    /// When all of it was there.
+    ended: Option<Instant>,
 }
 
 impl Call {
@@ -37,8 +42,15 @@ impl Call {
 
     pub(super) fn chat(token: &str, model: &str, is_streaming: bool) -> Self {
         let messages = json!([{ "role": "user", "content": "Where do the keys stay?" }]);
-        let body = json!({ "model": model, "messages": messages, "stream": is_streaming });
-        Self::post(token, "/openai/v1/chat/completions", &body.to_string())
+        let body = json!({ "model": model, "messages": messages, "stream": is_streaming, "max_tokens": 400 });
+        Self::post(token, CHAT, &body.to_string())
+    }
+
+    /// Asks for a stream that does not end by itself.
+    pub(super) fn endless(token: &str, model: &str) -> Self {
+        let messages = json!([{ "role": "user", "content": ENDLESS }]);
+        let body = json!({ "model": model, "messages": messages, "stream": true });
+        Self::post(token, CHAT, &body.to_string())
     }
 
     pub(super) fn with_header(mut self, name: &str, value: &str) -> Self {
@@ -47,6 +59,11 @@ impl Call {
     }
 
     pub(super) fn send(self, address: &str) -> io::Result<Answer> {
+        self.send_watched(address, |_| ())
+    }
+
+    /// The same; `watch` hears how many events have come so far.
+    pub(super) fn send_watched(self, address: &str, watch: impl FnMut(usize)) -> io::Result<Answer> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let fields: String =
@@ -58,12 +75,12 @@ impl Call {
             "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
         );
         stream.write_all(request.as_bytes())?;
-        Answer::read(&mut BufReader::new(stream), started)
+        Answer::read(&mut BufReader::new(stream), started, watch)
     }
 }
 
 impl Answer {
-    fn read(reader: &mut impl BufRead, started: Instant) -> io::Result<Self> {
+    fn read(reader: &mut impl BufRead, started: Instant, watch: impl FnMut(usize)) -> io::Result<Self> {
         let mut answer = Self::default();
         let mut line = String::new();
         reader.read_line(&mut line)?;
@@ -78,14 +95,20 @@ impl Answer {
             is_chunked |= line.to_ascii_lowercase().starts_with("transfer-encoding: chunked");
         }
         if is_chunked {
-            answer.read_chunks(reader, started)?;
+            answer.read_chunks(reader, started, watch)?;
         } else {
             reader.read_to_end(&mut answer.body)?;
         }
+        answer.ended = Some(Instant::now());
         Ok(answer)
     }
 
-    fn read_chunks(&mut self, reader: &mut impl BufRead, started: Instant) -> io::Result<()> {
+    fn read_chunks(
+        &mut self,
+        reader: &mut impl BufRead,
+        started: Instant,
+        mut watch: impl FnMut(usize),
+    ) -> io::Result<()> {
         loop {
             let mut line = String::new();
             reader.read_line(&mut line)?;
@@ -99,6 +122,7 @@ impl Answer {
             let text = String::from_utf8_lossy(&chunk[..size]).into_owned();
             let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
             self.events.extend(data.map(|data| (started.elapsed(), data.to_owned())));
+            watch(self.events.len());
         }
     }
 
@@ -111,9 +135,25 @@ impl Answer {
         self.json()["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// What a refusal says.
+    pub(super) fn error(&self) -> Value {
+        self.json()["error"].take()
+    }
+
     /// The code of a refusal.
     pub(super) fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+        self.error()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The last event that is JSON, where `[DONE]` follows it and nothing else.
+    pub(super) fn last_words(&self) -> Option<Value> {
+        let [.., (_, last), (_, done)] = self.events.as_slice() else { return None };
+        serde_json::from_str(last).ok().filter(|_| done == "[DONE]")
+    }
+
+    /// How long after this instant the answer was at its end.
+    pub(super) fn ended_after(&self, instant: Instant) -> Duration {
+        self.ended.map_or(Duration::ZERO, |ended| ended.saturating_duration_since(instant))
     }
 
     /// When the first and the last event came, in milliseconds.

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::seconds;
 
 const WORDS: [&str; 6] = ["Keys ", "stay ", "in ", "the ", "vault", "."];
+/// A question whose answer goes on until somebody stops it.
+pub(super) const ENDLESS: &str = "Tell me everything.";
 /// Between two events of a stream, so that one can see them pass on one by one.
 const PAUSE: Duration = Duration::from_millis(30);
 
@@ -130,7 +132,8 @@ fn answer_stream(writer: &mut impl Write, request: &Value) -> io::Result<()> {
         writer,
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     )?;
-    for word in WORDS {
+    let words = if request["messages"][0]["content"] == ENDLESS { usize::MAX } else { WORDS.len() };
+    for word in WORDS.iter().cycle().take(words) {
         let choices = json!([{ "index": 0, "delta": { "content": word }, "finish_reason": null }]);
         event(writer, &chunk(request, choices, Value::Null).to_string())?;
         std::thread::sleep(PAUSE);

@@ -3,6 +3,7 @@
 
 mod agent;
 mod mock;
+mod owner;
 
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use gateway::control::Command;
 use gateway::{Home, ServeError, ServeOptions, Serving, serve};
-use policy::{MintedToken, Scope};
+use policy::{AgentName, MintedToken, Scope};
 use serde_json::{Value, json};
 use storage::LogFilter;
 use vault::{Entry, EntryKind, KdfCost, NewEntry, NewSlot, Secret, Vault};
@@ -103,13 +104,9 @@ impl Stage {
     }
 
     fn play(&self, key: &str, mock: &Mock) -> Result<Vec<Step>, Failure> {
-        let agent = AGENT.parse().map_err(|error: policy::InvalidName| Failure::usage(error.to_string()))?;
-        let scope = Scope {
-            models: vec!["gpt-4o*".parse().map_err(|_| Failure::usage("glob"))?],
-            ..Scope::default()
-        };
-        let grant = Grant { scope, ttl: Some(Duration::from_secs(600)), ..Grant::default() };
-        let (token, _) = mint(&self.app, &agent, grant)?;
+        let invalid = |error: policy::InvalidName| Failure::usage(error.to_string());
+        let agent: AgentName = AGENT.parse().map_err(invalid)?;
+        let token = self.mint(&agent)?;
         let mut steps = vec![Step {
             name: "set_up",
             title: "A gateway with one key in its vault, and an agent with a capability".to_owned(),
@@ -123,7 +120,19 @@ impl Stage {
         steps.push(self.stream(&token)?);
         steps.push(self.refusals(&token, mock)?);
         steps.push(self.log()?);
+        let token = self.mint(&agent)?;
+        steps.push(self.budget(&token, mock)?);
+        steps.push(self.kill(&token, mock)?);
         Ok(steps)
+    }
+
+    fn mint(&self, agent: &AgentName) -> Result<MintedToken, Failure> {
+        let scope = Scope {
+            models: vec!["gpt-4o*".parse().map_err(|_| Failure::usage("glob"))?],
+            ..Scope::default()
+        };
+        let grant = Grant { scope, ttl: Some(Duration::from_secs(600)), ..Grant::default() };
+        Ok(mint(&self.app, agent, grant)?.0)
     }
 
     /// The agent sends its capability, the provider receives the key.
@@ -293,6 +302,8 @@ What to do next
    tokfence init                  make a home and a vault
    tokfence vault add openai      store a key (asked for, not echoed)
    tokfence start -d              start the gateway
+   tokfence budget set global 10 daily
+                                  limit what all agents may spend in a day
    tokfence run -- claude         run an agent through it
    tokfence log -f                watch its requests
 ";

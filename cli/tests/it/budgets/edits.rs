@@ -1,5 +1,7 @@
 //! Budgets are edited while the gateway runs: in force when the command has returned.
 
+use serde_json::json;
+
 use super::{CHAT, answer, cost, gateway, question, set, standing, usd};
 use crate::support::{Gateway, Request, Setup, eventually, json};
 
@@ -77,8 +79,15 @@ fn a_refusal_names_the_limit_in_the_words_of_the_sdk() {
         Request::post("/google/v1beta/models/gemini-2.5-flash:generateContent", r#"{"contents":[]}"#);
     set(&gateway, "google", "0.000001", "daily");
     let response = gateway.ask(request).expect_refusal(429, "budget_exceeded");
-    let details = &response.json()["error"]["details"][0];
-    assert!(details["violations"][0]["quotaId"].as_str().unwrap().contains("PerDay"), "{details:#}");
+    let error = &response.json()["error"];
+    assert_eq!((&error["code"], &error["status"]), (&json!(429), &json!("RESOURCE_EXHAUSTED")));
+    let details = &error["details"];
+    assert!(details[0]["violations"][0]["quotaId"].as_str().unwrap().contains("PerDay"), "{details:#}");
+    assert_eq!(details[1]["reason"], "budget_exceeded");
+    let compatible = r#"{"model":"gemini-2.5-flash","messages":[]}"#;
+    let request = Request::post("/google/v1beta/openai/chat/completions", compatible);
+    let response = gateway.ask(request).expect_refusal(429, "budget_exceeded");
+    assert!(response.json()["error"].get("details").is_none(), "an OpenAI SDK reads it");
 }
 
 #[test]

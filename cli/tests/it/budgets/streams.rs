@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use policy::Basis;
 use storage::Outcome;
@@ -87,6 +88,29 @@ fn a_stream_with_room_runs_to_its_end_over_many_slices() {
     let now = standing(&gateway, "agent:tester/total");
     assert_eq!((now.spent, now.reserved), (super::cost(10, 30_000), 0));
     assert_eq!(standing(&gateway, "global/5h/tokens").spent, 30_010);
+}
+
+#[test]
+fn a_stream_whose_events_are_longer_than_a_slice_is_covered_as_it_comes() {
+    let tables = "[budget]\nslice_tokens = 256\n".to_owned();
+    let gateway = Gateway::start_with(&Setup { tables, ..Setup::default() });
+    set(&gateway, "agent:tester", "20k tokens", "total");
+    let script = gateway.mock.script(|_, conn| {
+        conn.send(HEAD)?;
+        let text = "x".repeat(900);
+        for _ in 0..25 {
+            conn.send(chunk(format!(
+                "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n"
+            )))?;
+            // Longer in all than a stream may wait for its budgets.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        conn.send(chunk("data: [DONE]\n\n"))?;
+        conn.send(b"0\r\n\r\n").map(|()| Then::Keep)
+    });
+    let text = gateway.ask(Request::post(CHAT, BODY).script(&script)).expect(200).text();
+    assert_eq!(text.matches("delta").count(), 25);
+    assert!(!text.contains("tokfence"), "{}", &text[text.len() - 300..]);
 }
 
 #[test]

@@ -123,10 +123,13 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// The code of a refusal.
+    /// The code of a refusal. Where Google has a number of its own, the type tells it.
     #[track_caller]
     pub(crate) fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_else(|| panic!("no code: {}", self.text())).to_owned()
+        let error = &self.json()["error"];
+        let of_type = || error["type"].as_str()?.strip_prefix("tokfence_").filter(|_| error["code"] == 429);
+        let code = error["code"].as_str().or_else(of_type);
+        code.unwrap_or_else(|| panic!("no code: {}", self.text())).to_owned()
     }
 
     /// The id by which the log knows the request.
