@@ -7,18 +7,13 @@
 //! the rows of the log. So whatever happens to this process, the database has already set aside all it may spend.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use policy::{Budget, BudgetId, Period, Plan, Quote, Shortage, TimestampUs, Unit, Window};
 
-/// A lease is kept at about this part of the limit beyond what requests hold, and given back down to it above twice as
-/// much: what a crash may cost on top of the requests in flight is a hundredth.
-const LEASE_PARTS: i64 = 200;
-/// For how long what the database had left may refuse a request without asking again.
-const LEFT_IS_FRESH: Duration = Duration::from_secs(1);
-/// After this long without a request everything that is not held is given back.
-const IDLE_AFTER: Duration = Duration::from_secs(1);
+use crate::pot::{IDLE_AFTER, Known, Offer, Pot, lease_step, shortage};
+
 /// The most that one request is charged, in either unit: what a provider reports beyond it nobody owes. As many of
 /// them as there are places in the log still fit into a sum.
 pub(crate) const CHARGE_MAX: i64 = 100_000_000_000_000;
@@ -37,40 +32,6 @@ struct Account {
     budget: Budget,
     window: Window,
     pots: Vec<Pot>,
-}
-
-/// What was borrowed of a budget for a period. A rolling budget and `total` have one pot for ever.
-#[derive(Debug)]
-struct Pot {
-    /// The start of the period; 0 for a rolling budget and for `total`.
-    start: TimestampUs,
-    leased: i64,
-    room: i64,
-    reserved: i64,
-    unbooked: i64,
-    /// As the database had it in the last round, unless the limit was edited since.
-    known: Option<Known>,
-    /// What the next round is to borrow.
-    wish: i64,
-    used_at: Instant,
-    /// The most that one request held since the pot was last idle: the next may need as much.
-    largest: i64,
-    /// Up to this round a request waits that needs room here as well as elsewhere, so none is given back.
-    kept_until: u64,
-    /// The limit was edited: what was borrowed under the old one is not given out any more.
-    is_stale: bool,
-}
-
-/// What the database had in the last round.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    at: Instant,
-    spent: i64,
-    /// Leased to other processes.
-    others: i64,
-    /// Neither spent nor leased to anybody.
-    left: i64,
-    renews_at: Option<TimestampUs>,
 }
 
 /// What a request holds of one budget.
@@ -425,101 +386,6 @@ impl Account {
     fn shortage(&mut self, needed: i64, at: Instant) -> Shortage {
         let budget = self.budget.clone();
         shortage(&budget, self.current(at), needed)
-    }
-}
-
-/// What a pot can do for a request.
-enum Offer {
-    /// Pay for answers of this length.
-    Enough(u64),
-    /// Nothing before this much is borrowed.
-    Borrow(i64),
-    /// Nothing; this much was needed.
-    Short(i64),
-}
-
-impl Pot {
-    fn new(start: TimestampUs, at: Instant) -> Self {
-        Self {
-            start,
-            leased: 0,
-            room: 0,
-            reserved: 0,
-            unbooked: 0,
-            known: None,
-            wish: 0,
-            used_at: at,
-            largest: 0,
-            kept_until: 0,
-            is_stale: false,
-        }
-    }
-
-    fn is_in_use(&self) -> bool {
-        self.reserved != 0 || self.unbooked != 0 || self.wish != 0
-    }
-
-    fn usable(&self) -> i64 {
-        if self.is_stale { self.room.min(0) } else { self.room }
-    }
-
-    fn fresh_left(&self, at: Instant) -> Option<i64> {
-        let is_fresh = |known: &&Known| at.saturating_duration_since(known.at) < LEFT_IS_FRESH;
-        self.known.as_ref().filter(is_fresh).map(|known| known.left)
-    }
-
-    /// Looks what there is for a request. A request that costs nothing needs a budget that is not used up.
-    fn offer(&self, unit: Unit, step: i64, quote: &Quote, at: Instant) -> Offer {
-        let (least, most) = (quote.amount(unit, quote.least_output), quote.amount(unit, quote.most_output));
-        let (least, most) = (least.max(1), most.max(1));
-        let usable = self.usable();
-        if usable >= most {
-            return Offer::Enough(quote.most_output);
-        }
-        match self.fresh_left(at) {
-            Some(left) if usable.saturating_add(left) < least => Offer::Short(least),
-            Some(left) if left <= 0 => {
-                quote.affordable(unit, usable).map_or(Offer::Short(least), Offer::Enough)
-            }
-            Some(_) | None => Offer::Borrow((most - usable.max(0)).saturating_add(self.spare(step))),
-        }
-    }
-
-    /// What is borrowed beyond what a request needs: a step for all that wait together, and not for each.
-    fn spare(&self, step: i64) -> i64 {
-        if self.wish == 0 { step } else { 0 }
-    }
-
-    fn wish_for(&mut self, amount: i64) {
-        self.wish = self.wish.saturating_add(amount);
-    }
-
-    /// Moves room to a request, and asks for more before it is needed.
-    fn hold(&mut self, budget: &Budget, amount: i64, at: Instant) {
-        self.room -= amount;
-        self.reserved += amount;
-        self.largest = self.largest.max(amount);
-        self.used_at = at;
-        let step = lease_step(budget);
-        let may_have_more = self.known.is_none_or(|known| known.left > 0);
-        if self.wish == 0 && self.room < step / 2 && may_have_more {
-            self.wish = step - self.room;
-        }
-    }
-}
-
-fn lease_step(budget: &Budget) -> i64 {
-    (budget.limit.number / LEASE_PARTS).max(1)
-}
-
-fn shortage(budget: &Budget, pot: &Pot, needed: i64) -> Shortage {
-    Shortage {
-        budget: budget.name(),
-        limit: budget.limit,
-        spent: pot.known.map_or(0, |known| known.spent).saturating_add(pot.unbooked),
-        reserved: pot.known.map_or(0, |known| known.others).saturating_add(pot.reserved),
-        needed,
-        resets_at: pot.known.and_then(|known| known.renews_at),
     }
 }
 

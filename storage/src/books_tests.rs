@@ -549,5 +549,5 @@ fn many_that_wait_together_borrow_one_step_beyond_their_need() {
     }
     world.round(0, false);
     let leased = world.sum("SELECT sum(amount) FROM budget_leases WHERE budget_id = ?1", BudgetId(1));
-    assert_eq!(leased, 100 * 10 + 10_000 / LEASE_PARTS);
+    assert_eq!(leased, 100 * 10 + 10_000 / crate::pot::LEASE_PARTS);
 }

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use policy::{AgentName, ProviderId, TimestampUs};
 
-use crate::ledger::Entry;
 use crate::row::{LogText, RequestRow};
+use crate::shared::Entry;
 
 const WINDOW_US: i64 = 10_000_000;
 /// How many different refusals are kept apart in one window. Beyond it the path, which the caller chooses freely, is

@@ -9,69 +9,26 @@
 //! With the slot it takes what it may cost from what is borrowed of each budget that applies (see `books`). Only when
 //! too little is borrowed does it wait, for one round of the writer.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Poll, Waker};
-use std::thread::Thread;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crossbeam_queue::ArrayQueue;
 use jiff::tz::TimeZone;
-use policy::{Denial, DenialCode, NanoUsd, Plan, Quote, Rules, TimestampUs, Unit};
+use policy::{Denial, Plan, Rules, TimestampUs};
 
-use crate::books::{Attempt, Books, Charge, Held};
+use crate::books::{Attempt, Held};
 use crate::error::Error;
 use crate::leases::Warning;
+use crate::reservation::Reservation;
 use crate::row::RequestRow;
+use crate::shared::{Entry, Shared, lock, shutting_down, take};
 
 /// The way into the request log; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     shared: Arc<Shared>,
-}
-
-/// Proof that the log has room for a request's row and every budget for what it may cost. It is given back by
-/// [`Reservation::settle`], exactly once.
-#[must_use = "a reservation is settled when its request ends"]
-#[derive(Debug)]
-pub struct Reservation {
-    /// Taken out when settled; still here on a drop that nobody wanted.
-    shared: Option<Arc<Shared>>,
-    quote: Quote,
-    held: Vec<Held>,
-    output: u64,
-    /// The round of the writer after which a growth may be asked for again, and for how long an answer.
-    growing: Option<(u64, u64)>,
-}
-
-/// What came of asking for a longer answer to be covered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Growth {
-    /// It is covered.
-    Covered,
-    /// More is being borrowed; ask again in some milliseconds.
-    Pending,
-    /// A budget has no room for it: the refusal to end the answer with.
-    Refused(Denial),
-}
-
-/// What a request used, to be charged to its budgets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Used {
-    /// So many nano-dollars and tokens.
-    Known {
-        /// Its cost.
-        cost: NanoUsd,
-        /// All its tokens.
-        tokens: u64,
-    },
-    /// The tokens are known and the price is not: the reservation of money is charged.
-    Unpriced {
-        /// All its tokens.
-        tokens: u64,
-    },
 }
 
 /// How the log is doing.
@@ -123,27 +80,6 @@ pub struct Failure {
     pub for_ms: u128,
 }
 
-/// A row on its way to the writer.
-#[derive(Debug)]
-pub(crate) enum Entry {
-    /// Of a request that held a reservation.
-    Settled(Box<RequestRow>, Vec<Charge>),
-    /// The charges of a request that ended without a row, which is a fault of this program.
-    Abandoned(Vec<Charge>),
-    /// Of a request that was refused before it had one.
-    Refused(Box<RequestRow>),
-}
-
-impl Entry {
-    /// What it charges to budgets.
-    pub(crate) fn take_charges(&mut self) -> Vec<Charge> {
-        match self {
-            Self::Settled(_, charges) | Self::Abandoned(charges) => std::mem::take(charges),
-            Self::Refused(_) => Vec::new(),
-        }
-    }
-}
-
 impl Ledger {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
@@ -164,8 +100,8 @@ impl Ledger {
             self.hold(&plan).await?
         };
         slot.keep();
-        let shared = Some(Arc::clone(&self.shared));
-        Ok(Reservation { shared, quote: *plan.quote(), held, output, growing: None })
+        let shared = Arc::clone(&self.shared);
+        Ok(Reservation::new(shared, *plan.quote(), held, output))
     }
 
     async fn hold(&self, plan: &Plan) -> Result<(Vec<Held>, u64), Denial> {
@@ -278,110 +214,6 @@ impl Ledger {
     }
 }
 
-impl Reservation {
-    /// How long each answer may be, in tokens, for the budgets to cover it; `None` where no budget applies.
-    pub fn covered_output(&self) -> Option<u64> {
-        self.is_limited().then_some(self.output)
-    }
-
-    /// Whether a budget has to know how long the answer gets.
-    pub fn is_limited(&self) -> bool {
-        !self.held.is_empty()
-    }
-
-    /// Asks the budgets to cover answers of `output` tokens each. Never waits.
-    pub fn grow(&mut self, output: u64) -> Growth {
-        // What was asked for last comes first: who asks for more each time would otherwise wait for ever.
-        if let Some((_, asked)) = self.growing.filter(|(_, asked)| *asked < output) {
-            let growth = self.grow_to(asked);
-            if growth != Growth::Covered {
-                return growth;
-            }
-        }
-        self.grow_to(output)
-    }
-
-    fn grow_to(&mut self, output: u64) -> Growth {
-        let Some(shared) = self.shared.as_ref().filter(|_| output > self.output) else {
-            return Growth::Covered;
-        };
-        let mut books = lock(&shared.books);
-        let waited_for = self.growing.map(|(round, _)| round);
-        match books.try_grow(&mut self.held, &self.quote, output, Instant::now(), waited_for) {
-            Ok(()) => {
-                (self.output, self.growing) = (output, None);
-                Growth::Covered
-            }
-            Err(Attempt::Short(shortage)) => Growth::Refused(Denial::budget_exceeded(shortage)),
-            Err(Attempt::Wait(_) | Attempt::Held(..)) if shared.has_ended.load(Ordering::SeqCst) => {
-                Growth::Refused(shutting_down())
-            }
-            Err(Attempt::Wait(round)) => {
-                drop(books);
-                if waited_for != Some(round) {
-                    self.growing = Some((round, output));
-                    shared.wake_writer();
-                }
-                Growth::Pending
-            }
-            Err(Attempt::Held(..)) => Growth::Pending,
-        }
-    }
-
-    /// Ends the request with what it used and its row, which will be in the log. Never waits.
-    pub fn settle(mut self, row: RequestRow, used: Used) {
-        if let Some(shared) = self.shared.take() {
-            let charges = self.charges(&shared, |unit, reserved| used.of(unit, reserved));
-            shared.push(Entry::Settled(Box::new(row), charges));
-        }
-    }
-
-    fn charges(&self, shared: &Shared, used: impl Fn(Unit, i64) -> i64) -> Vec<Charge> {
-        if self.held.is_empty() {
-            return Vec::new();
-        }
-        let reserved = |unit| self.quote.amount(unit, self.output);
-        lock(&shared.books).settle(&self.held, |unit| used(unit, reserved(unit)), Instant::now())
-    }
-}
-
-impl Used {
-    fn of(self, unit: Unit, reserved: i64) -> i64 {
-        let (Self::Known { tokens, .. } | Self::Unpriced { tokens }) = self;
-        match (unit, self) {
-            (Unit::Tokens, _) => i64::try_from(tokens).unwrap_or(i64::MAX),
-            (Unit::NanoUsd, Self::Known { cost, .. }) => cost.nanos(),
-            (Unit::NanoUsd, Self::Unpriced { .. }) => reserved,
-        }
-    }
-}
-
-impl Drop for Reservation {
-    /// What nobody settled may have been spent: it is charged in full.
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            shared.leaked.fetch_add(1, Ordering::Relaxed);
-            let charges = self.charges(&shared, |_, reserved| reserved);
-            shared.push(Entry::Abandoned(charges));
-        }
-    }
-}
-
-/// A place in the log that is given back unless it is kept.
-struct Slot<'a>(&'a Shared);
-
-impl Slot<'_> {
-    fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        self.0.slots_free.fetch_add(1, Ordering::Release);
-    }
-}
-
 /// The turn of a request that may have to wait. One that gives up leaves no waker behind: with a database that is out
 /// of order for long, they would be as many as the requests that came in the meantime.
 struct Turn<'a> {
@@ -402,167 +234,4 @@ impl Drop for Turn<'_> {
             lock(&self.shared.waiting).remove(&number);
         }
     }
-}
-
-/// What requests and the writer share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) queue: ArrayQueue<Entry>,
-    pub(crate) slots: usize,
-    pub(crate) slots_free: AtomicUsize,
-    pub(crate) refusal_slots_free: AtomicUsize,
-    pub(crate) rows_written: AtomicU64,
-    pub(crate) rows_rejected: AtomicU64,
-    refusals_dropped: AtomicU64,
-    leaked: AtomicU64,
-    late: AtomicU64,
-    pub(crate) budget_warnings: AtomicU64,
-    /// Set when no new reservation is given out.
-    pub(crate) is_closing: AtomicBool,
-    /// Set when the writer takes nothing from the queue any more.
-    pub(crate) has_ended: AtomicBool,
-    pub(crate) flush_wanted: AtomicU64,
-    flush_done: Mutex<u64>,
-    flush_changed: Condvar,
-    failing: Mutex<Option<Failing>>,
-    pub(crate) books: Mutex<Books>,
-    /// Requests that wait for a round of the writer, by their turn.
-    waiting: Mutex<HashMap<u64, Waker>>,
-    turns: AtomicU64,
-    pub(crate) warnings: Mutex<Vec<Warning>>,
-    pub(crate) warning_percent: AtomicU64,
-    /// The latest instant seen by any process.
-    pub(crate) high_water: AtomicI64,
-    clock: fn() -> TimestampUs,
-    /// To wake the writer; requests never do, as that would cost them a system call.
-    pub(crate) writer: OnceLock<Thread>,
-}
-
-#[derive(Clone, Debug)]
-struct Failing {
-    code: &'static str,
-    message: String,
-    since: Instant,
-}
-
-impl Shared {
-    pub(crate) fn new(slots: usize, refusal_slots: usize, clock: fn() -> TimestampUs) -> Self {
-        Self {
-            queue: ArrayQueue::new((slots + refusal_slots).max(1)),
-            slots,
-            slots_free: AtomicUsize::new(slots),
-            refusal_slots_free: AtomicUsize::new(refusal_slots),
-            rows_written: AtomicU64::new(0),
-            rows_rejected: AtomicU64::new(0),
-            refusals_dropped: AtomicU64::new(0),
-            leaked: AtomicU64::new(0),
-            late: AtomicU64::new(0),
-            budget_warnings: AtomicU64::new(0),
-            is_closing: AtomicBool::new(false),
-            has_ended: AtomicBool::new(false),
-            flush_wanted: AtomicU64::new(0),
-            flush_done: Mutex::new(0),
-            flush_changed: Condvar::new(),
-            failing: Mutex::new(None),
-            books: Mutex::new(Books::new()),
-            waiting: Mutex::default(),
-            turns: AtomicU64::new(0),
-            warnings: Mutex::new(Vec::new()),
-            warning_percent: AtomicU64::new(0),
-            high_water: AtomicI64::new(0),
-            clock,
-            writer: OnceLock::new(),
-        }
-    }
-
-    fn take_slot(&self) -> Result<Slot<'_>, Denial> {
-        if self.is_closing.load(Ordering::Relaxed) || self.has_ended.load(Ordering::Relaxed) {
-            return Err(shutting_down());
-        }
-        if !take(&self.slots_free) {
-            return Err(overloaded(self.slots));
-        }
-        Ok(Slot(self))
-    }
-
-    pub(crate) fn now(&self) -> TimestampUs {
-        let wall = (self.clock)();
-        self.high_water.fetch_max(wall, Ordering::Relaxed).max(wall)
-    }
-
-    /// Whether a request waits for a round of the writer.
-    pub(crate) fn has_waiting(&self) -> bool {
-        !lock(&self.waiting).is_empty()
-    }
-
-    /// Lets requests that waited for a round of the writer look again.
-    pub(crate) fn wake_waiting(&self) {
-        let waiting = std::mem::take(&mut *lock(&self.waiting));
-        waiting.into_values().for_each(Waker::wake);
-    }
-
-    fn push(&self, entry: Entry) {
-        // A slot was taken for it, and the queue has a place for every slot.
-        if self.queue.push(entry).is_err() {
-            debug_assert!(false, "an entry without a slot");
-            self.rows_rejected.fetch_add(1, Ordering::Relaxed);
-        }
-        // Pushed first, asked second; the writer does it the other way round, so one of the two sees the other.
-        if self.has_ended.load(Ordering::SeqCst) {
-            self.late.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn wake_writer(&self) {
-        if let Some(thread) = self.writer.get() {
-            thread.unpark();
-        }
-    }
-
-    pub(crate) fn flushed(&self, ticket: u64) {
-        let mut done = lock(&self.flush_done);
-        if *done < ticket {
-            *done = ticket;
-            self.flush_changed.notify_all();
-        }
-    }
-
-    /// Says that nothing is taken from the queue any more, and wakes whoever waits for that.
-    pub(crate) fn end(&self) {
-        self.has_ended.store(true, Ordering::SeqCst);
-        let done = lock(&self.flush_done);
-        self.flush_changed.notify_all();
-        drop(done);
-        self.wake_waiting();
-    }
-
-    pub(crate) fn note_failure(&self, error: &Error) {
-        let mut failing = lock(&self.failing);
-        let since = failing.as_ref().map_or_else(Instant::now, |failing| failing.since);
-        let cause = std::error::Error::source(error);
-        let message = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
-        *failing = Some(Failing { code: error.code(), message, since });
-    }
-
-    pub(crate) fn note_success(&self) {
-        *lock(&self.failing) = None;
-    }
-}
-
-fn take(free: &AtomicUsize) -> bool {
-    free.fetch_update(Ordering::Acquire, Ordering::Relaxed, |free| free.checked_sub(1)).is_ok()
-}
-
-fn shutting_down() -> Denial {
-    Denial::new(DenialCode::StateUnavailable, "the gateway is shutting down")
-}
-
-fn overloaded(slots: usize) -> Denial {
-    let message = format!("the request log is behind: all {slots} places for requests in flight are taken");
-    Denial::new(DenialCode::Overloaded, message).with_hint("tokfence status")
-}
-
-/// A panic elsewhere leaves these plain values whole, so a poisoned lock is as good as any.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,7 +19,8 @@ use crate::file::{self, FileId};
 use crate::fold::{Folder, Pending};
 use crate::holder::{self, Alive};
 use crate::leases::{self, Holder, Warning};
-use crate::ledger::{Entry, Ledger, Shared, lock};
+use crate::ledger::Ledger;
+use crate::shared::{Entry, Shared, lock};
 use crate::store::{Role, Store, connect};
 use crate::{retention, row};
 
@@ -34,6 +35,8 @@ const RETRY_LAST: Duration = Duration::from_secs(1);
 const RETENTION_ROWS: u32 = 1_000;
 const RETENTION_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 const RETENTION_RETRY: Duration = Duration::from_secs(60);
+/// How many rounds after the one that serves it a request that waits may find what it waited for.
+const ROUNDS_KEPT: usize = 2;
 /// How often the time is remembered when nothing else is written.
 const CLOCK_EVERY: Duration = Duration::from_secs(60);
 
@@ -205,8 +208,14 @@ impl Log {
             // First the ticket, then the length: what was pushed before the ticket was asked for is counted.
             let ticket = self.shared.flush_wanted.load(Ordering::SeqCst);
             let due = self.shared.queue.len();
-            // Who asks for a flush wants to read what is spent and held, not what is borrowed.
             self.write(due, ticket != flushed)?;
+            if ticket != flushed {
+                // Who asks for a flush wants to read what is spent and held, not what is borrowed. What was kept for
+                // a request that waited is given back in the last of these rounds, if it was not taken.
+                for _ in 0..ROUNDS_KEPT {
+                    self.write(0, true)?;
+                }
+            }
             flushed = ticket;
             self.shared.flushed(ticket);
             if due == 0 && !self.retain() {

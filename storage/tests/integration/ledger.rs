@@ -107,7 +107,8 @@ fn a_reservation_grows_as_far_as_there_is_room() {
 fn amounts_beyond_reason_use_a_budget_up_and_stop_nothing() {
     let home = Home::new();
     let (ledger, writer) = home.writer();
-    let rules = set(&mut home.store(), &ledger, "total", i64::MAX);
+    let limit = 100_000_000_000_000_000;
+    let rules = set(&mut home.store(), &ledger, "total", limit);
     let rows = |numbers: std::ops::Range<u64>, is_apart: bool| {
         let reserved: Vec<_> = numbers.clone().map(|_| reserve(&ledger, &rules, 10).unwrap()).collect();
         for (number, reservation) in numbers.zip(reserved) {
@@ -122,16 +123,16 @@ fn amounts_beyond_reason_use_a_budget_up_and_stop_nothing() {
     rows(50..100, true);
     assert_eq!(home.store().latest_seq().unwrap(), 99);
     let (spent, _, reserved) = standing(&home.store());
-    assert!(spent > i64::MAX / 1_000 && reserved == 0, "{spent} {reserved}");
+    assert!(spent > limit / 1_000 && reserved == 0, "{spent} {reserved}");
     let budget = rules.budgets.values().flatten().next().unwrap().id;
     let conn = rusqlite::Connection::open(home.path()).unwrap();
-    conn.execute("UPDATE budget_spend SET spent_amount = ?2 - 1 WHERE budget_id = ?1", (budget.0, i64::MAX))
+    conn.execute("UPDATE budget_spend SET spent_amount = ?2 - 1 WHERE budget_id = ?1", (budget.0, limit))
         .unwrap();
     ledger.flush(PATIENCE).unwrap();
     let running = reserve(&ledger, &rules, 1).unwrap();
     running.settle(row(100), used(u64::MAX));
     ledger.flush(PATIENCE).unwrap();
-    assert_eq!(standing(&home.store()), (i64::MAX, 0, 0));
+    assert_eq!(standing(&home.store()), (limit, 0, 0));
     assert_eq!(reserve(&ledger, &rules, 1).unwrap_err(), DenialCode::BudgetExceeded);
     writer.shutdown().unwrap();
 }
@@ -184,24 +185,6 @@ fn a_clock_that_is_set_back_opens_no_budget_again() {
     let (ledger, writer) = start(|| TODAY + 2 * DAY_US);
     ledger.set_budgets(&rules, &TimeZone::UTC, 0);
     reserve(&ledger, &rules, 1_000).unwrap().settle(row(2), used(1));
-    writer.shutdown().unwrap();
-}
-
-#[test]
-fn an_absurd_cost_is_charged_and_the_log_goes_on() {
-    let home = Home::new();
-    let (ledger, writer) = home.writer();
-    let rules = set(&mut home.store(), &ledger, "5h", 100_000_000_000_000_000);
-    for number in 0..200 {
-        let held = reserve(&ledger, &rules, 1);
-        let Ok(held) = held else { break };
-        held.settle(row(number), used(u64::MAX));
-    }
-    ledger.flush(PATIENCE).unwrap();
-    let (spent, _, reserved) = standing(&home.store());
-    assert_eq!((spent, reserved), (100_000_000_000_000_000, 0));
-    assert_eq!(reserve(&ledger, &rules, 1).unwrap_err(), DenialCode::BudgetExceeded);
-    assert_eq!(ledger.health().rows_rejected, 0);
     writer.shutdown().unwrap();
 }
 
