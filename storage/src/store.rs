@@ -167,6 +167,8 @@ fn recognise(conn: &Connection, path: &Path) -> Result<(), Error> {
 fn configure(conn: &Connection, role: Role) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // Otherwise SQLite plans some statements for the very values that are bound, and prepares them anew for others.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update(None, "foreign_keys", true)?;
     conn.pragma_update(None, "cell_size_check", true)?;
     conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
