@@ -82,6 +82,7 @@ pub(crate) struct Step {
 /// What came of a step, once it is committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stepped {
+    pub(crate) limit: i64,
     pub(crate) leased: i64,
     pub(crate) granted: i64,
     pub(crate) spent: i64,
