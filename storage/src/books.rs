@@ -6,7 +6,7 @@
 //! Requests move amounts between these three; only a round of the writer changes the sum, in one transaction with
 //! the rows of the log. So whatever happens to this process, the database has already set aside all it may spend.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use jiff::tz::TimeZone;
@@ -21,7 +21,7 @@ pub(crate) const CHARGE_MAX: i64 = 100_000_000_000_000;
 /// What this process has borrowed of every budget.
 #[derive(Debug)]
 pub(crate) struct Books {
-    accounts: HashMap<BudgetId, Account>,
+    accounts: BTreeMap<BudgetId, Account>,
     zone: TimeZone,
     rounds_planned: u64,
     rounds_done: u64,
@@ -94,7 +94,7 @@ pub(crate) struct Stepped {
 
 impl Books {
     pub(crate) fn new() -> Self {
-        Self { accounts: HashMap::new(), zone: TimeZone::UTC, rounds_planned: 0, rounds_done: 0 }
+        Self { accounts: BTreeMap::new(), zone: TimeZone::UTC, rounds_planned: 0, rounds_done: 0 }
     }
 
     /// Takes over the budgets as they are now. What was borrowed stays with those that are still there.
@@ -201,7 +201,7 @@ impl Books {
         for part in held {
             let Some((account, pot)) = self.pot(part.budget, part.start) else { continue };
             let more = quote.amount(part.unit, output) - part.amount;
-            pot.hold(account, more, at);
+            pot.hold(lease_step(account), more, at);
             part.amount += more;
         }
         Ok(())
@@ -344,10 +344,10 @@ impl Account {
     fn take(&mut self, quote: &Quote, output: u64, at: Instant) -> Held {
         let unit = self.budget.limit.unit;
         let (bucket, amount) = (self.window.bucket, quote.amount(unit, output));
-        let budget = self.budget.clone();
+        let (budget, step) = (self.budget.id, lease_step(&self.budget));
         let pot = self.current(at);
-        pot.hold(&budget, amount, at);
-        Held { budget: budget.id, unit, start: pot.start, bucket, amount }
+        pot.hold(step, amount, at);
+        Held { budget, unit, start: pot.start, bucket, amount }
     }
 
     fn step(&mut self, index: usize, booked: i64, at: Instant, gives_all_back: bool, round: u64) -> Step {

@@ -113,12 +113,11 @@ impl Pot {
     }
 
     /// Moves room to a request, and asks for more before it is needed.
-    pub(crate) fn hold(&mut self, budget: &Budget, amount: i64, at: Instant) {
+    pub(crate) fn hold(&mut self, step: i64, amount: i64, at: Instant) {
         self.room -= amount;
         self.reserved += amount;
         self.largest = self.largest.max(amount);
         self.used_at = at;
-        let step = lease_step(budget);
         let may_have_more = self.known.is_none_or(|known| known.left > 0);
         if self.wish == 0 && self.room < step / 2 && may_have_more {
             self.wish = step - self.room;
