@@ -67,7 +67,8 @@ pub struct RatePermit {
 /// What was taken from one subject.
 #[derive(Debug)]
 struct Taken {
-    subject: Subject,
+    /// Where its entry is in the book, which keeps it there as long as a permit refers to it.
+    place: usize,
     has_request: bool,
     tokens: Option<u64>,
 }
@@ -85,16 +86,23 @@ pub struct RateUse {
 
 /// What all subjects with limits have used. `now` is a clock in microseconds that never goes back.
 ///
-/// It holds an entry for each subject that differs from a fresh one, and no others for long. So a limit that is
+/// It holds an entry for each subject that differs from a fresh one, and no others for long. A request looks its
+/// subjects up once, and finds them by their places afterwards. So a limit that is
 /// removed and set again finds what was used in the meantime, and one that is edited keeps its level.
 #[derive(Debug, Default)]
 pub struct RateBook {
-    entries: HashMap<Subject, Entry>,
+    places: HashMap<Subject, usize>,
+    /// By place; those that are free are listed.
+    entries: Vec<Entry>,
+    free: Vec<usize>,
     sweep_at: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 struct Entry {
+    subject: Subject,
+    /// Permits that refer to it.
+    permits: usize,
     limit: RateLimit,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
@@ -124,30 +132,48 @@ impl RateBook {
     /// The [`RateRefusal`] that takes longest to mend; nothing was taken then.
     pub fn enter(&mut self, now: u64, limits: &[(Subject, RateLimit)]) -> Result<RatePermit, RateRefusal> {
         self.sweep_if_grown(now);
-        let mut refusal = None;
+        let (mut refusal, mut taken) = (None, Vec::with_capacity(limits.len()));
         for (subject, limit) in limits {
-            let entry = self.entries.entry(subject.clone()).or_default();
+            let place = self.place(subject);
+            let entry = &mut self.entries[place];
             entry.apply(*limit, now);
-            refusal = worse(refusal, entry.requests_refusal(subject));
-            refusal = worse(refusal, entry.concurrency_refusal(subject));
+            refusal = worse(refusal, entry.requests_refusal());
+            refusal = worse(refusal, entry.concurrency_refusal());
+            taken.push(Taken { place, has_request: false, tokens: None });
         }
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        let taken = limits.iter().map(|(subject, _)| self.take_request(subject)).collect();
-        Ok(RatePermit { taken, is_inside: true })
-    }
-
-    fn take_request(&mut self, subject: &Subject) -> Taken {
-        let mut taken = Taken { subject: subject.clone(), has_request: false, tokens: None };
-        if let Some(entry) = self.entries.get_mut(subject) {
+        for taken in &mut taken {
+            let entry = &mut self.entries[taken.place];
+            entry.permits += 1;
             entry.in_flight += 1;
             if let Some(bucket) = entry.requests_in_force() {
                 bucket.level -= PARTS;
                 taken.has_request = true;
             }
         }
-        taken
+        Ok(RatePermit { taken, is_inside: true })
+    }
+
+    /// Where the entry of a subject is. A new one has used nothing.
+    fn place(&mut self, subject: &Subject) -> usize {
+        if let Some(place) = self.places.get(subject) {
+            return *place;
+        }
+        let entry = Entry::fresh(subject.clone());
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.entries[place] = entry;
+                place
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() - 1
+            }
+        };
+        self.places.insert(subject.clone(), place);
+        place
     }
 
     /// Takes the tokens that a request is estimated to use. A request larger than a whole bucket passes when the
@@ -157,21 +183,18 @@ impl RateBook {
     /// The [`RateRefusal`] that takes longest to mend; no tokens were taken then.
     pub fn take_tokens(&mut self, now: u64, permit: &mut RatePermit, tokens: u64) -> Result<(), RateRefusal> {
         let mut refusal = None;
-        for Taken { subject, .. } in &permit.taken {
-            let Some(bucket) = self.entries.get_mut(subject).and_then(Entry::tokens_in_force) else {
-                continue;
-            };
-            bucket.settle(now);
-            let (kind, allowed) = (RateKind::TokensPerMinute, bucket.per_minute);
-            let found = bucket.wait_for(tokens);
-            let found = found.map(|wait_us| RateRefusal { subject: subject.clone(), kind, allowed, wait_us });
-            refusal = worse(refusal, found);
+        for taken in &permit.taken {
+            let entry = &mut self.entries[taken.place];
+            if let Some(bucket) = entry.tokens_in_force() {
+                bucket.settle(now);
+            }
+            refusal = worse(refusal, entry.tokens_refusal(tokens));
         }
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
         for taken in &mut permit.taken {
-            if let Some(bucket) = self.entries.get_mut(&taken.subject).and_then(Entry::tokens_in_force) {
+            if let Some(bucket) = self.entries[taken.place].tokens_in_force() {
                 bucket.level -= parts(tokens);
                 taken.tokens = Some(taken.tokens.unwrap_or_default().saturating_add(tokens));
             }
@@ -186,17 +209,15 @@ impl RateBook {
             return;
         }
         for taken in &permit.taken {
-            if let Some(entry) = self.entries.get_mut(&taken.subject) {
-                entry.in_flight = entry.in_flight.saturating_sub(1);
-            }
+            let entry = &mut self.entries[taken.place];
+            entry.in_flight = entry.in_flight.saturating_sub(1);
         }
     }
 
     /// Takes back the permit of a request that was refused after all: as if it had never come.
     pub fn refuse(&mut self, now: u64, permit: RatePermit) {
         for taken in permit.taken.iter().filter(|taken| taken.has_request) {
-            let requests = self.entries.get_mut(&taken.subject).and_then(|entry| entry.requests.as_mut());
-            if let Some(bucket) = requests {
+            if let Some(bucket) = &mut self.entries[taken.place].requests {
                 bucket.settle(now);
                 bucket.add(PARTS);
             }
@@ -208,7 +229,8 @@ impl RateBook {
     pub fn finish(&mut self, now: u64, mut permit: RatePermit, tokens: u64) {
         self.leave(&mut permit);
         for taken in permit.taken {
-            let Some(entry) = self.entries.get_mut(&taken.subject) else { continue };
+            let entry = &mut self.entries[taken.place];
+            entry.permits = entry.permits.saturating_sub(1);
             let is_limited = taken.tokens.is_some() || entry.limit.tokens_per_minute.is_some();
             if let Some(bucket) = entry.tokens.as_mut().filter(|_| is_limited) {
                 bucket.settle(now);
@@ -219,7 +241,8 @@ impl RateBook {
 
     /// How much of a subject's limits is used.
     pub fn used(&self, now: u64, subject: &Subject) -> RateUse {
-        let Some(entry) = self.entries.get(subject) else { return RateUse::default() };
+        let Some(place) = self.places.get(subject) else { return RateUse::default() };
+        let entry = &self.entries[*place];
         let used = |bucket: Option<Bucket>| bucket.map_or(0, |bucket| bucket.used(now));
         RateUse { requests: used(entry.requests), tokens: used(entry.tokens), in_flight: entry.in_flight }
     }
@@ -227,14 +250,21 @@ impl RateBook {
     /// Forgets the subjects of whom nothing needs to be known. The cost is spread over the requests that made the
     /// book grow.
     fn sweep_if_grown(&mut self, now: u64) {
-        if self.entries.len() >= self.sweep_at.max(SWEEP_MIN) {
-            self.entries.retain(|_, entry| !entry.is_fresh(now));
-            self.sweep_at = self.entries.len().saturating_mul(2);
+        if self.places.len() >= self.sweep_at.max(SWEEP_MIN) {
+            for (_, place) in self.places.extract_if(|_, place| self.entries[*place].is_fresh(now)) {
+                self.free.push(place);
+            }
+            self.sweep_at = self.places.len().saturating_mul(2);
         }
     }
 }
 
 impl Entry {
+    fn fresh(subject: Subject) -> Self {
+        let limit = RateLimit::default();
+        Self { subject, permits: 0, limit, requests: None, tokens: None, in_flight: 0 }
+    }
+
     /// Puts a limit in force. A bucket whose limit is edited keeps its level, and one whose limit was removed is
     /// kept, so that setting it again gives nothing away.
     fn apply(&mut self, limit: RateLimit, now: u64) {
@@ -259,21 +289,31 @@ impl Entry {
         self.tokens.as_mut().filter(|_| self.limit.tokens_per_minute.is_some())
     }
 
-    fn requests_refusal(&self, subject: &Subject) -> Option<RateRefusal> {
+    fn requests_refusal(&self) -> Option<RateRefusal> {
         let allowed = self.limit.requests_per_minute?.into();
         let wait_us = self.requests?.wait_for(1)?;
-        Some(RateRefusal { subject: subject.clone(), kind: RateKind::RequestsPerMinute, allowed, wait_us })
+        Some(self.refusal(RateKind::RequestsPerMinute, allowed, wait_us))
     }
 
-    fn concurrency_refusal(&self, subject: &Subject) -> Option<RateRefusal> {
+    fn tokens_refusal(&self, tokens: u64) -> Option<RateRefusal> {
+        let allowed = self.limit.tokens_per_minute?;
+        let wait_us = self.tokens?.wait_for(tokens)?;
+        Some(self.refusal(RateKind::TokensPerMinute, allowed, wait_us))
+    }
+
+    fn concurrency_refusal(&self) -> Option<RateRefusal> {
         let allowed = self.limit.concurrent.filter(|allowed| self.in_flight >= *allowed)?.into();
-        Some(RateRefusal { subject: subject.clone(), kind: RateKind::Concurrent, allowed, wait_us: 0 })
+        Some(self.refusal(RateKind::Concurrent, allowed, 0))
     }
 
-    /// Whether a new entry would say the same.
+    fn refusal(&self, kind: RateKind, allowed: u64, wait_us: u64) -> RateRefusal {
+        RateRefusal { subject: self.subject.clone(), kind, allowed, wait_us }
+    }
+
+    /// Whether a new entry would say the same, and nobody refers to this one.
     fn is_fresh(&self, now: u64) -> bool {
         let is_full = |bucket: Option<Bucket>| bucket.is_none_or(|bucket| bucket.used(now) == 0);
-        self.in_flight == 0 && is_full(self.requests) && is_full(self.tokens)
+        self.permits == 0 && is_full(self.requests) && is_full(self.tokens)
     }
 }
 

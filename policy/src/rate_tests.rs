@@ -186,6 +186,20 @@ fn subjects_that_are_gone_are_forgotten() {
         pass(&mut book, number * SECOND / 60, &[(one, rpm(60))]).unwrap();
         assert!(book.entries.len() <= 4 * SWEEP_MIN, "{}", book.entries.len());
     }
+    assert_eq!(book.entries.len(), book.places.len() + book.free.len());
+}
+
+#[test]
+fn what_a_request_has_taken_is_not_forgotten_before_it_ends() {
+    let (mut book, slow) = (RateBook::default(), [(subject("agent:slow"), tpm(60))]);
+    let mut permit = book.enter(0, &slow).unwrap();
+    book.leave(&mut permit);
+    for number in 0..1_000_u64 {
+        let one = subject(&format!("capability:{number:08}"));
+        pass(&mut book, number * SECOND, &[(one, rpm(60))]).unwrap();
+    }
+    book.finish(1_000 * SECOND, permit, 30);
+    assert_eq!(book.used(1_000 * SECOND, &slow[0].0).tokens, 30);
 }
 
 #[test]
@@ -322,9 +336,6 @@ proptest! {
 }
 
 fn copy(book: &RateBook) -> RateBook {
-    let entries = book.entries.iter().map(|(subject, entry)| {
-        let Entry { limit, requests, tokens, in_flight } = *entry;
-        (subject.clone(), Entry { limit, requests, tokens, in_flight })
-    });
-    RateBook { entries: entries.collect(), sweep_at: book.sweep_at }
+    let RateBook { places, entries, free, sweep_at } = book;
+    RateBook { places: places.clone(), entries: entries.clone(), free: free.clone(), sweep_at: *sweep_at }
 }
