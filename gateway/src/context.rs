@@ -187,7 +187,7 @@ impl Context {
     /// What the request may cost; nothing is worked out where nobody counts it.
     pub(crate) fn quote(&self, caller: &Caller<'_>) -> Result<Quote, Denial> {
         let Some(provider) = &self.facts.provider else { return Ok(Quote::FREE) };
-        if self.snapshot.rules.budgets_for(caller.capability, caller.agent, &provider.id).is_empty() {
+        if !self.snapshot.rules.has_budget_for(caller.capability, caller.agent, &provider.id) {
             return Ok(Quote::FREE);
         }
         quote::quote(&self.facts, &self.snapshot, &self.shared.lengths, self.request_bytes)

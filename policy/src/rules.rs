@@ -106,15 +106,17 @@ impl Rules {
         self.lineage(Some(capability)).last().unwrap_or(capability)
     }
 
-    /// Everyone for whom limits may hold that apply to a request.
+    /// Everyone for whom limits may hold that apply to a request. A name is copied only when it is come to.
     pub fn subjects<'a>(
         &'a self,
         capability: Option<&'a Capability>,
-        agent: &AgentName,
-        provider: &ProviderId,
+        agent: &'a AgentName,
+        provider: &'a ProviderId,
     ) -> impl Iterator<Item = Subject> + use<'a> {
-        let common = [Subject::Global, Subject::Provider(provider.clone()), Subject::Agent(agent.clone())];
-        common.into_iter().chain(self.lineage(capability).map(|link| Subject::Capability(link.id)))
+        iter::once(Subject::Global)
+            .chain(iter::once_with(|| Subject::Provider(provider.clone())))
+            .chain(iter::once_with(|| Subject::Agent(agent.clone())))
+            .chain(self.lineage(capability).map(|link| Subject::Capability(link.id)))
     }
 
     /// The limits on rates that apply to a request; all must have room.
@@ -129,6 +131,19 @@ impl Rules {
         }
         let with_limit = |subject| self.rate_limits.get(&subject).map(|limit| (subject, *limit));
         self.subjects(capability, agent, provider).filter_map(with_limit).collect()
+    }
+
+    /// Whether a budget applies to a request: what [`Rules::budgets_for`] tells, for less.
+    pub fn has_budget_for(
+        &self,
+        capability: Option<&Capability>,
+        agent: &AgentName,
+        provider: &ProviderId,
+    ) -> bool {
+        !self.budgets.is_empty()
+            && self
+                .subjects(capability, agent, provider)
+                .any(|subject| self.budgets.get(&subject).is_some_and(|budgets| !budgets.is_empty()))
     }
 
     /// The budgets that apply to a request; all must have room.
