@@ -360,7 +360,8 @@ impl Context {
     /// nothing but may bill; nothing when it cannot have produced anything.
     fn charge(&self, metered: Option<&Metered>) -> (Basis, Usage, Option<NanoUsd>) {
         let is_reported = metered.is_some_and(|metered| metered.usage.is_some());
-        if !is_reported && !self.may_be_billed() {
+        // What other routes report was billed before: an answer that was stored is read again, not made again.
+        if !self.costs_money() || !is_reported && !self.may_be_billed() {
             return (Basis::None, Usage::default(), Some(NanoUsd::ZERO));
         }
         let input = self.facts.estimate_input(self.request_bytes);
@@ -374,14 +375,12 @@ impl Context {
     }
 
     fn may_be_billed(&self) -> bool {
-        let costs_money = matches!(self.facts.class, Some(RouteClass::Generate | RouteClass::Embed));
-        let is_answered = match self.answer {
+        match self.answer {
             Answer::Refused(_) => false,
             Answer::Provider(status) => status < 400,
             Answer::Cut(_) => self.is_sent && self.provider_status.is_none_or(|status| status < 400),
             Answer::Pending | Answer::Failed(_) | Answer::CallerGone => self.is_sent,
-        };
-        costs_money && is_answered
+        }
     }
 
     fn cost(&self, usage: &Usage, metered: Option<&Metered>) -> Option<NanoUsd> {
@@ -396,6 +395,10 @@ impl Context {
             .into_iter()
             .flatten()
             .find_map(|model| prices.resolve(&provider.prices, model))?;
+    fn costs_money(&self) -> bool {
+        matches!(self.facts.class, Some(RouteClass::Generate | RouteClass::Embed))
+    }
+
         resolved.price.cost(usage).ok()
     }
 }

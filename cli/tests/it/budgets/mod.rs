@@ -4,6 +4,7 @@ mod concurrency;
 mod crash;
 mod edits;
 mod endings;
+mod hostile;
 mod reserve;
 mod streams;
 mod walk;
