@@ -178,6 +178,15 @@ impl Context {
         self.permit = None;
     }
 
+    /// From here on the request is decided by the rules as they are now, and still by the configuration it began with.
+    pub(crate) fn take_newest_rules(&mut self) {
+        let newest = self.shared.snapshot.load();
+        if !Arc::ptr_eq(&newest.rules, &self.snapshot.rules) {
+            let rules = newest.rules.clone();
+            self.snapshot = Arc::new(Snapshot { rules, ..Snapshot::clone(&self.snapshot) });
+        }
+    }
+
     /// Takes from the body what decisions need.
     pub(crate) fn read_body(&mut self, request: &RequestHeader) -> Result<(), Denial> {
         self.request_bytes = self.body.bytes.len() as u64;

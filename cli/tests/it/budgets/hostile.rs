@@ -3,7 +3,7 @@
 use policy::Basis;
 
 use super::{answer, gateway, question, set, standing};
-use crate::support::{Request, json};
+use crate::support::{Client, Request, eventually, json};
 
 const NAME: &str = "agent:tester/total";
 
@@ -33,4 +33,32 @@ fn an_answer_that_is_read_again_is_not_charged_again() {
     let row = gateway.row(&response.id()).request;
     assert_eq!((row.basis, row.usage.total()), (Basis::None, 0));
     assert_eq!(standing(&gateway, NAME).spent, 0);
+}
+
+#[test]
+fn a_budget_that_is_set_while_a_body_arrives_holds_for_it() {
+    let gateway = gateway("rolling");
+    let request = question("", 1_000).bearer(&gateway.token).bytes();
+    let (begun, rest) = request.split_at(request.len() - 5);
+    let begin = || -> Client {
+        let mut client = gateway.tcp();
+        client.send(begun);
+        eventually("the gateway to wait for the body", || {
+            let status = gateway.run(["--json", "status"]).expect(0).json();
+            (status["in_flight"] == 1).then_some(())
+        });
+        client
+    };
+    let mut client = begin();
+    set(&gateway, "agent:tester", "0", "total");
+    client.send(rest);
+    client.response().expect_refusal(429, "budget_exceeded");
+    // Cleared and set again it is another one, of which the request knew nothing.
+    set(&gateway, "agent:tester", "10", "total");
+    let mut client = begin();
+    gateway.run(["budget", "clear", "agent:tester"]).expect(0);
+    set(&gateway, "agent:tester", "10", "total");
+    client.send(rest);
+    client.response().expect(200);
+    eventually("the charge", || (standing(&gateway, NAME).spent > 0).then_some(()));
 }
