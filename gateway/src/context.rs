@@ -211,9 +211,6 @@ impl Context {
         target: String,
     ) -> Result<(), Denial> {
         let covered = reservation.covered_output().filter(|_| self.is_strict());
-        if let Some(permit) = &mut self.permit {
-            permit.admit();
-        }
         self.stage = Stage::Reserved(Box::new(Reserved { reservation, upstream, target }));
         self.enter_live();
         if let Some(covered) = covered {
@@ -222,6 +219,9 @@ impl Context {
         if let Some(body) = self.facts.ask_for_usage(&self.body.bytes) {
             self.body.replace(body);
             self.hide_usage = Some(Hide(Some(HideUsage::new())));
+        }
+        if let Some(permit) = &mut self.permit {
+            permit.admit();
         }
         Ok(())
     }

@@ -62,3 +62,16 @@ fn a_budget_that_is_set_while_a_body_arrives_holds_for_it() {
     client.response().expect(200);
     eventually("the charge", || (standing(&gateway, NAME).spent > 0).then_some(()));
 }
+
+#[test]
+fn a_request_that_a_strict_budget_cannot_limit_takes_nothing_of_a_rate() {
+    let gateway = gateway("strict");
+    set(&gateway, "global", "1M tokens", "total");
+    gateway.run(["ratelimit", "set", "agent:tester", "1"]).expect(0);
+    for _ in 0..3 {
+        let request = Request::new("POST", "/openai/v1/audio/transcriptions")
+            .field("Content-Type", "multipart/form-data; boundary=x")
+            .body("--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--x--\r\n");
+        gateway.ask(request).expect_refusal(429, "budget_exceeded");
+    }
+}
