@@ -1,9 +1,11 @@
 //! Ways around a budget, and numbers that no provider means.
 
+use std::time::Duration;
+
 use policy::Basis;
 
-use super::{answer, gateway, question, set, standing};
-use crate::support::{Client, Request, eventually, json};
+use super::{CHAT, OUTPUT_NANOS, answer, gateway, question, set, standing, usd};
+use crate::support::{Client, Gateway, Request, Setup, Then, chunk, eventually, json};
 
 const NAME: &str = "agent:tester/total";
 
@@ -33,6 +35,129 @@ fn an_answer_that_is_read_again_is_not_charged_again() {
     let row = gateway.row(&response.id()).request;
     assert_eq!((row.basis, row.usage.total()), (Basis::None, 0));
     assert_eq!(standing(&gateway, NAME).spent, 0);
+}
+
+#[test]
+fn what_is_made_in_the_background_is_refused_where_a_budget_applies() {
+    let body = r#"{"model":"gpt-4o","background":true,"input":"x"}"#;
+    for reserve in ["rolling", "strict"] {
+        let gateway = gateway(reserve);
+        let ask = || gateway.ask(Request::post("/openai/v1/responses", body));
+        ask().expect(200);
+        set(&gateway, "agent:tester", "10", "total");
+        ask().expect_refusal(429, "budget_exceeded");
+    }
+}
+
+/// The body that the provider gets in a strict budget that affords five hundred tokens of gpt-4o, or the code of the
+/// refusal.
+#[track_caller]
+fn sent(gateway: &Gateway, target: &str, body: &str) -> Result<serde_json::Value, String> {
+    let script = gateway.mock.plays(json(answer(1, 1)));
+    let response = gateway.ask(Request::post(target, body).script(&script));
+    if response.status() != 200 {
+        return Err(response.code().to_owned());
+    }
+    Ok(serde_json::from_slice(&gateway.mock.the_request(&script).body).unwrap())
+}
+
+#[test]
+fn a_limit_that_the_provider_passes_over_is_none() {
+    let gateway = gateway("strict");
+    set(&gateway, "global", "0.005", "total");
+    set(&gateway, "ollama", "700 tokens", "total");
+    let limit = |target: &str, body: &str, pointer: &str| {
+        let sent = sent(&gateway, target, body).unwrap_or_else(|code| panic!("{target} {body}: {code}"));
+        let limit = sent.pointer(pointer).and_then(serde_json::Value::as_u64);
+        assert!(limit.is_some_and(|limit| (256..700).contains(&limit)), "{target}: {sent}");
+    };
+    let openrouter = "/openrouter/v1/chat/completions";
+    limit(openrouter, r#"{"model":"openai/gpt-4o","max_output_tokens":1,"messages":[]}"#, "/max_tokens");
+    limit("/openai/v1/responses", r#"{"model":"gpt-4o","max_tokens":1,"input":"x"}"#, "/max_output_tokens");
+    limit("/ollama/api/chat", r#"{"model":"m","max_tokens":1,"messages":[]}"#, "/options/num_predict");
+    let unlimited = r#"{"model":"m","options":{"num_predict":0},"messages":[]}"#;
+    limit("/ollama/api/chat", unlimited, "/options/num_predict");
+    let null = r#"{"model":"gpt-4o","max_tokens":null,"messages":[]}"#;
+    limit(CHAT, null, "/max_completion_tokens");
+}
+
+#[test]
+fn an_answer_that_cannot_be_limited_is_refused_by_a_strict_budget() {
+    let gateway = gateway("strict");
+    set(&gateway, "agent:tester", "3000 tokens", "total");
+    for (target, body) in [
+        ("/openai/v1/images/generations", r#"{"model":"gpt-image-1","max_tokens":1,"prompt":"x"}"#),
+        ("/openai/v1/audio/speech", r#"{"model":"gpt-4o-mini-tts","max_tokens":1,"input":"x"}"#),
+        ("/mistral/v1/conversations", r#"{"model":"mistral-large-latest","max_tokens":1,"inputs":"x"}"#),
+    ] {
+        assert_eq!(sent(&gateway, target, body).unwrap_err(), "budget_exceeded", "{target}");
+    }
+}
+
+#[test]
+fn each_prompt_of_a_list_gets_an_answer_and_each_is_reserved() {
+    let gateway = gateway("strict");
+    let body = |prompts: usize| {
+        let prompts = vec!["x"; prompts];
+        serde_json::json!({"model": "gpt-3.5-turbo-instruct", "max_tokens": 300, "prompt": prompts})
+            .to_string()
+    };
+    // Two dollars for a million tokens of output.
+    let room = 4 * 300 * 2_000;
+    set(&gateway, "agent:tester", &usd(room), "total");
+    let target = "/openai/v1/completions";
+    let limit = sent(&gateway, target, &body(4)).unwrap()["max_tokens"].as_i64().unwrap();
+    assert!((256..300).contains(&limit) && 4 * limit * 2_000 < room, "{limit}");
+    assert_eq!(sent(&gateway, target, &body(5)).unwrap_err(), "budget_exceeded");
+}
+
+#[test]
+fn a_stream_is_not_cut_below_its_own_limit_where_the_budget_affords_that() {
+    let tables = "[budget]\nslice_tokens = 1000\n".to_owned();
+    let gateway = Gateway::start_with(&Setup { tables, ..Setup::default() });
+    let body = r#"{"model":"gpt-4o","stream":true,"max_tokens":1300,"messages":[]}"#;
+    set(&gateway, "agent:tester", &usd(1_350 * OUTPUT_NANOS), "total");
+    let script = gateway.mock.script(|_, conn| {
+        conn.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        )?;
+        for number in 0..12 {
+            let text = format!("{number:_<300}");
+            let choice = format!(r#"{{"index":0,"delta":{{"content":"{text}"}}}}"#);
+            conn.send(chunk(format!("data: {{\"id\":\"c\",\"choices\":[{choice}]}}\n\n")))?;
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        conn.send(chunk("data: [DONE]\n\n"))?;
+        conn.send(b"0\r\n\r\n").map(|()| Then::Keep)
+    });
+    let response = gateway.ask(Request::post(CHAT, body).script(&script)).expect(200);
+    let text = response.text();
+    assert!(text.matches("delta").count() == 12 && !text.contains("tokfence"), "{text}");
+}
+
+/// A limit of another API's name is no reason to let a stream run uncovered.
+#[test]
+fn a_stream_whose_limit_does_not_count_is_cut() {
+    let tables = "[budget]\nslice_tokens = 1000\n".to_owned();
+    let gateway = Gateway::start_with(&Setup { tables, ..Setup::default() });
+    let body = r#"{"model":"openai/gpt-4o","stream":true,"max_output_tokens":1,"messages":[]}"#;
+    set(&gateway, "agent:tester", &usd(1_500 * OUTPUT_NANOS), "total");
+    let script = gateway.mock.script(|_, conn| {
+        conn.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        )?;
+        let choice = format!(r#"{{"index":0,"delta":{{"content":"{:_<300}"}}}}"#, "");
+        for _ in 0..3_000 {
+            if conn.send(chunk(format!("data: {{\"id\":\"c\",\"choices\":[{choice}]}}\n\n"))).is_err() {
+                return Ok(Then::Close);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        conn.send(b"0\r\n\r\n").map(|()| Then::Keep)
+    });
+    let request = Request::post("/openrouter/v1/chat/completions", body).script(&script);
+    let response = gateway.ask(request).expect(200);
+    assert!(response.text().contains("budget_exceeded"), "it was let through to its end");
 }
 
 #[test]
