@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use jiff::tz::TimeZone;
-use policy::{Denial, DenialCode, NanoUsd, Plan, Quote, Rules, TimestampUs, Unit};
+use policy::{Denial, DenialCode, NanoUsd, Plan, Quote, Rules, TimestampUs, Unit, Usage};
 
 use crate::books::{Attempt, Books, Charge, Held};
 use crate::error::Error;
@@ -284,6 +284,15 @@ impl Reservation {
     /// Whether a budget has to know how long the answer gets.
     pub fn is_limited(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// What the budgets hold for the request: tokens as they would be used, and money. `None` where no budget applies.
+    pub fn whole(&self) -> Option<(Usage, NanoUsd)> {
+        let input = self.quote.input_tokens;
+        let tokens = self.quote.amount(Unit::Tokens, self.output).cast_unsigned();
+        let usage = Usage { input, output: tokens.saturating_sub(input), ..Usage::default() };
+        let money = NanoUsd::from_nanos(self.quote.amount(Unit::NanoUsd, self.output));
+        self.is_limited().then_some((usage, money))
     }
 
     /// Asks the budgets to cover answers of `output` tokens each. Never waits.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use policy::Basis;
 
-use super::{CHAT, OUTPUT_NANOS, answer, gateway, question, set, standing, usd};
+use super::{CHAT, OUTPUT_NANOS, answer, cost, gateway, question, set, standing, usd};
 use crate::support::{Client, Gateway, Request, Setup, Then, chunk, eventually, json};
 
 const NAME: &str = "agent:tester/total";
@@ -109,6 +109,37 @@ fn each_prompt_of_a_list_gets_an_answer_and_each_is_reserved() {
     let limit = sent(&gateway, target, &body(4)).unwrap()["max_tokens"].as_i64().unwrap();
     assert!((256..300).contains(&limit) && 4 * limit * 2_000 < room, "{limit}");
     assert_eq!(sent(&gateway, target, &body(5)).unwrap_err(), "budget_exceeded");
+}
+
+/// A provider that is left may go on, and bill all that it was asked for.
+#[test]
+fn a_caller_that_leaves_does_not_pass_a_strict_budget() {
+    let gateway = gateway("strict");
+    let limit = 3 * cost(100, 1_000);
+    set(&gateway, "agent:tester", &usd(limit), "total");
+    let ended = || gateway.rows().iter().map(|row| row.repeats).sum::<u64>();
+    let mut asked = 0;
+    for number in 1..=6 {
+        let script = gateway.mock.script(|_, conn| {
+            conn.is_closed_by_peer();
+            Ok(Then::Close)
+        });
+        let mut client = gateway.tcp();
+        client.send(&question(&script, 1_000).bearer(&gateway.token).bytes());
+        asked += eventually("the request to be sent or refused", || {
+            let is_sent = !gateway.mock.received(&script).is_empty();
+            (is_sent || ended() == number).then_some(i64::from(is_sent))
+        });
+        drop(client);
+        eventually("its row", || (ended() == number).then_some(()));
+    }
+    let billed = asked * cost(10, 1_000);
+    assert!(asked >= 2 && billed <= limit, "{billed} billed of {limit}");
+    let now = standing(&gateway, NAME);
+    assert!(now.spent >= billed && now.spent <= limit && now.reserved == 0, "{now:?}");
+    let rows = gateway.rows();
+    let logged: i64 = rows.iter().filter_map(|row| row.request.cost).map(policy::NanoUsd::nanos).sum();
+    assert_eq!(logged, now.spent, "the log says the same");
 }
 
 #[test]
