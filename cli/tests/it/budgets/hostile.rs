@@ -1,5 +1,7 @@
 //! Ways around a budget, and numbers that no provider means.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use policy::Basis;
@@ -230,4 +232,30 @@ fn a_request_that_a_strict_budget_cannot_limit_takes_nothing_of_a_rate() {
             .body("--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--x--\r\n");
         gateway.ask(request).expect_refusal(429, "budget_exceeded");
     }
+}
+
+#[test]
+fn a_database_that_is_replaced_is_noticed_and_no_command_says_that_it_holds() {
+    let gateway = gateway("rolling");
+    let ask = || gateway.ask(question("", 10));
+    ask().expect(200);
+    gateway.flush();
+    let files = ["tokfence.db", "tokfence.db-wal", "tokfence.db-shm"].map(|name| gateway.home.file(name));
+    let aside = files.each_ref().map(|file| {
+        file.with_extension("aside")
+            .with_file_name(format!("aside-{}", file.file_name().unwrap().to_str().unwrap()))
+    });
+    for (file, aside) in files.iter().zip(&aside) {
+        fs::rename(file, aside).unwrap();
+        fs::copy(aside, file).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let set = gateway.run(["budget", "set", "openai", "0", "daily"]);
+    assert!(set.code != Some(0) && set.stderr.contains("keeps its old state"), "{set:?}");
+    eventually("requests to be refused", || (ask().status() != 200).then_some(()));
+    ask().expect_refusal(503, "state_unavailable");
+    for (file, aside) in files.iter().zip(&aside) {
+        fs::rename(aside, file).unwrap();
+    }
+    eventually("requests to be served again", || (ask().status() == 200).then_some(()));
 }
