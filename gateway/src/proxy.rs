@@ -88,8 +88,11 @@ impl Gateway {
         let limits = &snapshot.config.limits;
         ctx.body = body::read(session, &self.shared, limits).await?;
         ctx.read_body(session.req_header())?;
-        // A body can take long to arrive; what was taken back in the meantime does not go on.
-        ctx.facts.check_standing(&self.shared.snapshot.load().rules, self.shared.ledger.now())?;
+        // A body can take long to arrive; what was taken back in the meantime does not go on, and budgets that were
+        // set in the meantime hold.
+        self.shared.follow_rules()?;
+        ctx.take_newest_rules();
+        ctx.facts.check_standing(&ctx.snapshot.rules, self.shared.ledger.now())?;
         let plan = admit(ctx, capability)?;
         ctx.take_tokens()?;
         let reservation = self.reserve(plan).await?;
