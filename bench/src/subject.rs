@@ -1,4 +1,5 @@
-//! What is measured: the way to the provider without a proxy, through the floor, through the gateway.
+//! What is measured: the way to the provider without a proxy, through the floor, and through the gateway, which has
+//! more to decide from one subject to the next.
 
 use std::net::SocketAddr;
 
@@ -14,7 +15,13 @@ use crate::plan::Wire;
 pub(crate) enum Name {
     Direct,
     Floor,
+    /// The gateway with nothing to decide: callers need no capability, and there are no limits. What it does is what a
+    /// proxy with a request log does.
+    LogOnly,
+    /// The gateway as it is after `init`: a capability is demanded.
     Tokfence,
+    /// The gateway with everything an owner can lay down: a scope, budgets, limits on rates.
+    Control,
 }
 
 impl Name {
@@ -22,7 +29,9 @@ impl Name {
         match self {
             Self::Direct => "direct",
             Self::Floor => "floor",
+            Self::LogOnly => "log only",
             Self::Tokfence => "tokfence",
+            Self::Control => "control",
         }
     }
 }
@@ -33,7 +42,8 @@ pub(crate) struct Subject {
     pub(crate) address: SocketAddr,
     /// Path before the provider's own.
     pub(crate) prefix: &'static str,
-    /// What the caller presents as its API key: the provider's credential, or the gateway's capability.
+    /// What the caller presents as its API key: the provider's credential, the gateway's capability, or anything where
+    /// none is asked for.
     pub(crate) credential: String,
     /// The process whose cost counts; none for the direct way.
     pub(crate) pid: Option<u32>,

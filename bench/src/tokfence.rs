@@ -18,6 +18,21 @@ use tokio::time::{sleep, timeout};
 
 use crate::subject::{Name, Subject};
 
+/// What callers send as their API key where none is asked for. SDKs cannot go without one.
+const NO_CREDENTIAL: &str = "none";
+/// Who asks where a capability is demanded.
+const AGENT: &str = "bench";
+/// Limits of the subject that has them all, with room for everything: refusals are not what is measured. A minute's
+/// requests are the most that may be set; a bucket holds them all, so a round may go faster.
+const REQUESTS_PER_MINUTE: &str = "1000000";
+const TOKENS_PER_MINUTE: &str = "1000000000000";
+const CONCURRENT: &str = "1000000";
+const BUDGETS: [[&str; 3]; 3] = [
+    ["global", "1000000", "daily"],
+    ["openai", "10000000", "monthly"],
+    ["agent:bench", "1000000M tokens", "5h"],
+];
+
 const PASSPHRASE: &str = "bench-passphrase-not-secret";
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
 const FIRST_ANSWER_WAIT_MAX: Duration = Duration::from_secs(15);
@@ -29,6 +44,8 @@ const LOG_POLL: Duration = Duration::from_millis(100);
 /// An initialised home, and the program that serves it.
 #[derive(Debug)]
 pub(crate) struct Tokfence {
+    /// Which subject it is, and so how much it has to decide.
+    pub(crate) name: Name,
     binary: PathBuf,
     home: TempDir,
 }
@@ -47,6 +64,35 @@ struct Minted {
     token: String,
 }
 
+/// `tokfence budget status --json`
+#[derive(Debug, Deserialize)]
+struct Budgets {
+    budgets: Vec<Budget>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Budget {
+    name: String,
+    spent: Spent,
+}
+
+/// Dollars as decimal text, or tokens.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Spent {
+    Usd(String),
+    Tokens(i64),
+}
+
+impl Budget {
+    fn is_spent_from(&self) -> bool {
+        match &self.spent {
+            Spent::Usd(amount) => amount.bytes().any(|byte| matches!(byte, b'1'..=b'9')),
+            Spent::Tokens(number) => *number > 0,
+        }
+    }
+}
+
 /// What the gateway says it logged.
 #[derive(Debug)]
 pub(crate) struct Logged {
@@ -58,6 +104,7 @@ pub(crate) struct Logged {
 impl Tokfence {
     /// Makes a home whose provider `openai` is the mock at `upstream`, with `credential` in the vault.
     pub(crate) async fn set_up(
+        name: Name,
         binary: &Path,
         upstream: SocketAddr,
         threads: usize,
@@ -68,9 +115,10 @@ impl Tokfence {
             .permissions(Permissions::from_mode(0o700))
             .tempdir()
             .context("no temporary home")?;
-        let this = Self { binary: binary.to_path_buf(), home };
+        let this = Self { name, binary: binary.to_path_buf(), home };
+        let require_capability = name != Name::LogOnly;
         let config = format!(
-            "[daemon]\nport = 0\nthreads = {threads}\n\n[metrics]\nlisten = \"\"\n\n\
+            "[security]\nrequire_capability = {require_capability}\n\n[daemon]\nport = 0\nthreads = {threads}\n\n[metrics]\nlisten = \"\"\n\n\
              [providers.openai]\nupstream = \"http://{upstream}\"\nlocal = true\n"
         );
         let path = this.home.path().join("config.toml");
@@ -89,19 +137,43 @@ impl Tokfence {
         Ok(self.run(&["--version"], None).await?.trim().to_owned())
     }
 
-    /// Starts the daemon for the first time and gives an agent its capability.
+    /// Starts the daemon for the first time and lays down what it is to decide by.
     pub(crate) async fn start(&self) -> Result<Subject> {
         self.run(&["start", "-d"], None).await?;
         let (address, pid) = self.status().await?;
-        let minted: Minted = self.query(&["agent", "mint", "bench", "--json"]).await?;
-        Ok(Subject {
-            name: Name::Tokfence,
-            address,
-            prefix: "/openai",
-            credential: minted.token,
-            pid: Some(pid),
-            answered: 0,
-        })
+        let credential = match self.name {
+            Name::Direct | Name::Floor | Name::LogOnly => NO_CREDENTIAL.into(),
+            Name::Tokfence => self.mint(&[]).await?,
+            Name::Control => self.limit().await?,
+        };
+        Ok(Subject { name: self.name, address, prefix: "/openai", credential, pid: Some(pid), answered: 0 })
+    }
+
+    async fn mint(&self, arguments: &[&str]) -> Result<String> {
+        let minted: Minted = self.query(&[&["agent", "mint", AGENT, "--json"], arguments].concat()).await?;
+        Ok(minted.token)
+    }
+
+    /// Gives an agent a capability that has a scope, and sets a limit of every kind that applies to it.
+    async fn limit(&self) -> Result<String> {
+        let rates = ["--tpm", TOKENS_PER_MINUTE, "--concurrent", CONCURRENT];
+        let scope = ["--provider", "openai", "--model", "gpt-4o*", "--rpm", REQUESTS_PER_MINUTE];
+        let token = self.mint(&[&scope[..], &rates].concat()).await?;
+        for subject in ["global", "openai", "agent:bench"] {
+            let set = ["ratelimit", "set", subject, REQUESTS_PER_MINUTE];
+            self.run(&[&set[..], &rates].concat(), None).await?;
+        }
+        for [subject, amount, period] in BUDGETS {
+            self.run(&["budget", "set", subject, amount, period], None).await?;
+        }
+        Ok(token)
+    }
+
+    /// The budgets of which nothing was spent.
+    pub(crate) async fn unspent_budgets(&self) -> Result<Vec<String>> {
+        let found: Budgets = self.query(&["budget", "status", "--json"]).await?;
+        let unspent = found.budgets.into_iter().filter(|budget| !budget.is_spent_from());
+        Ok(unspent.map(|budget| budget.name).collect())
     }
 
     /// Stops the daemon, starts it again and returns the time from `tokfence start -d` to the first answer.
@@ -243,5 +315,10 @@ mod tests {
         assert_eq!(status.pid, Some(7));
         let minted: Minted = serde_json::from_str(r#"{"token":"tfk_x"}"#).expect("minted");
         assert_eq!(minted.token, "tfk_x");
+        let text = r#"{"budgets":[{"name":"a","spent":{"usd":"0.000000"}},{"name":"b","spent":{"usd":"0.000100"}},
+            {"name":"c","spent":{"tokens":0}},{"name":"d","spent":{"tokens":1}}]}"#;
+        let found: Budgets = serde_json::from_str(text).expect("budgets");
+        let spent_from = found.budgets.iter().map(Budget::is_spent_from);
+        assert_eq!(spent_from.collect::<Vec<_>>(), [false, true, false, true]);
     }
 }

@@ -7,11 +7,11 @@ mod setup;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::report::{self, Machine, Run, Samples};
+use crate::report::{self, Log, Machine, Run, Samples};
 use crate::tokfence;
 use setup::Setup;
 
@@ -90,7 +90,7 @@ async fn compare(args: &CompareArgs) -> Result<()> {
     let binary = gateway_binary(args)?;
     let mut setup = Setup::new(args, binary.as_deref(), &mut samples).await?;
     rounds::measure_all(args, &mut setup.subjects, &mut samples).await?;
-    let log = setup.logged().await?;
+    let logs = setup.logged().await?;
     let run = Run {
         machine,
         tokfence_version: setup.version().await?,
@@ -100,14 +100,10 @@ async fn compare(args: &CompareArgs) -> Result<()> {
         connections: args.connections,
         rate: args.rate,
         threads: args.threads.into(),
-        answered: log.as_ref().map(|log| log.answered),
-        logged: log.as_ref().and_then(|log| log.logged.requests),
+        logs: logs.iter().map(|log| Log::new(log.name, log.answered, log.logged.requests)).collect(),
     };
     publish(args, &run, &samples)?;
-    match log {
-        None => Ok(()),
-        Some(log) => check_log(&log),
-    }
+    logs.iter().try_for_each(check_log)
 }
 
 /// The gateway's program, or none if there is none at the default place.
@@ -140,16 +136,17 @@ fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A gateway that is fast because it loses log rows is not fast.
+/// A gateway that is fast because it loses log rows, or charges no budget, is not fast.
 #[expect(clippy::print_stdout, reason = "the report is this command's output")]
 fn check_log(log: &setup::LogCheck) -> Result<()> {
     let logged = log.logged.requests;
     let shown = logged.map_or_else(|| "an unknown number".into(), |count| count.to_string());
-    println!("\nlog: {} requests answered, {shown} logged; the newest: {}", log.answered, log.logged.newest);
-    match logged {
-        Some(count) if count == log.answered => Ok(()),
-        _ => bail!("tokfence answered {} requests and logged {shown}", log.answered),
-    }
+    let (name, answered) = (log.name.text(), log.answered);
+    println!("\n{name}: {answered} requests answered, {shown} logged; the newest: {}", log.logged.newest);
+    ensure!(logged == Some(answered), "{name}: {answered} requests were answered and {shown} logged");
+    let unspent = &log.unspent_budgets;
+    ensure!(unspent.is_empty(), "{name}: nothing was charged to the budgets {}", unspent.join(", "));
+    Ok(())
 }
 
 #[expect(clippy::print_stderr, reason = "progress of a run of minutes")]

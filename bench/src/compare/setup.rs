@@ -21,15 +21,21 @@ const STARTS: usize = 3;
 
 pub(super) struct Setup {
     pub(super) subjects: Vec<Subject>,
-    gateway: Option<Tokfence>,
+    gateways: Vec<Tokfence>,
     _floor: Role,
     _mock: Role,
 }
 
-/// Answers and log rows of the gateway.
+/// The gateway in each of its roles, from the least to the most that it has to decide.
+const GATEWAYS: [Name; 3] = [Name::LogOnly, Name::Tokfence, Name::Control];
+
+/// What a gateway answered, and what it remembers of that.
 pub(super) struct LogCheck {
+    pub(super) name: Name,
     pub(super) answered: u64,
     pub(super) logged: Logged,
+    /// Budgets that should have been charged and were not.
+    pub(super) unspent_budgets: Vec<String>,
 }
 
 impl Setup {
@@ -50,11 +56,14 @@ impl Setup {
         };
         let (floor, floor_subject) = start_floor(args, upstream, samples).await?;
         let mut subjects = vec![direct, floor_subject];
-        let mut gateway = None;
+        let mut gateways = Vec::new();
         if let Some(binary) = binary {
-            let (tokfence, subject) = start_gateway(args, binary, upstream, samples).await?;
-            gateway = Some(tokfence);
-            subjects.push(subject);
+            progress(&format!("setting up {}", binary.display()));
+            for name in GATEWAYS {
+                let (tokfence, subject) = start_gateway(args, name, binary, upstream, samples).await?;
+                gateways.push(tokfence);
+                subjects.push(subject);
+            }
         }
         for subject in &mut subjects {
             if let (Some(pid), true) = (subject.pid, args.wants(Part::Memory)) {
@@ -63,21 +72,28 @@ impl Setup {
             }
             subject.probe().await?;
         }
-        Ok(Self { subjects, gateway, _floor: floor, _mock: mock })
+        Ok(Self { subjects, gateways, _floor: floor, _mock: mock })
     }
 
     pub(super) async fn version(&self) -> Result<Option<String>> {
-        match &self.gateway {
+        match self.gateways.first() {
             None => Ok(None),
             Some(gateway) => gateway.version().await.map(Some),
         }
     }
 
-    pub(super) async fn logged(&self) -> Result<Option<LogCheck>> {
-        let Some(gateway) = &self.gateway else { return Ok(None) };
-        let mut subjects = self.subjects.iter().filter(|subject| subject.name == Name::Tokfence);
-        let answered = subjects.next().context("the gateway is a subject")?.answered;
-        Ok(Some(LogCheck { answered, logged: gateway.logged(answered).await? }))
+    /// What each gateway logged of its answers.
+    pub(super) async fn logged(&self) -> Result<Vec<LogCheck>> {
+        let mut checks = Vec::new();
+        for gateway in &self.gateways {
+            let name = gateway.name;
+            let subject = self.subjects.iter().find(|subject| subject.name == name);
+            let answered = subject.context("each gateway is a subject")?.answered;
+            let logged = gateway.logged(answered).await?;
+            let unspent_budgets = gateway.unspent_budgets().await?;
+            checks.push(LogCheck { name, answered, logged, unspent_budgets });
+        }
+        Ok(checks)
     }
 }
 
@@ -115,14 +131,15 @@ fn floor_subject(floor: &Role) -> Subject {
 
 async fn start_gateway(
     args: &CompareArgs,
+    name: Name,
     binary: &Path,
     upstream: SocketAddr,
     samples: &mut Samples,
 ) -> Result<(Tokfence, Subject)> {
-    progress(&format!("setting up {}", binary.display()));
-    let gateway = Tokfence::set_up(binary, upstream, args.threads.into(), CREDENTIAL).await?;
+    let gateway = Tokfence::set_up(name, binary, upstream, args.threads.into(), CREDENTIAL).await?;
     let mut subject = gateway.start().await?;
-    if args.wants(Part::Start) {
+    // Rules are read in no time beside the key derivation, so one of the gateways stands for all.
+    if args.wants(Part::Start) && name == Name::Tokfence {
         for _ in 0..STARTS {
             let took = gateway.restart(&mut subject).await?;
             push_start(samples, Name::Tokfence, took);

@@ -10,7 +10,7 @@ pub(crate) fn document(run: &Run, samples: &Samples) -> Value {
     for section in Section::ALL {
         let mut subjects = Map::new();
         for name in samples.names(section) {
-            subjects.insert(name.text().into(), subject(samples, section, name));
+            subjects.insert(key(name), subject(samples, section, name));
         }
         if !subjects.is_empty() {
             sections.insert(key(section), subjects.into());
@@ -23,8 +23,10 @@ fn subject(samples: &Samples, section: Section, name: Name) -> Value {
     let metrics = samples.metrics(section, name).map(|metric| {
         let numbers = json!({
             "median": samples.median(section, name, metric),
-            "ratio_to_floor": samples.ratio_to_floor(section, name, metric),
-            "added_to_direct": samples.added(section, name, metric),
+            "ratio_to_floor": samples.ratio(section, name, Name::Floor, metric),
+            "added_to_direct": samples.added(section, name, Name::Direct, metric),
+            "ratio_to_log_only": samples.ratio(section, name, Name::LogOnly, metric),
+            "added_to_log_only": samples.added(section, name, Name::LogOnly, metric),
             "rounds": samples.rounds(section, name, metric),
         });
         (key(metric), numbers)

@@ -94,6 +94,14 @@ impl Section {
     }
 }
 
+/// The sections that tell what deciding costs, as they are called in the table of that, with their latencies.
+const DECIDED: [(Section, &str, Metric, Metric); 4] = [
+    (Section::Json, "json", Metric::LatencyP50Us, Metric::LatencyP99Us),
+    (Section::JsonRate, "json, open loop", Metric::LatencyP50Us, Metric::LatencyP99Us),
+    (Section::Sse, "sse", Metric::LatencyP50Us, Metric::LatencyP99Us),
+    (Section::Paced, "paced, each event", Metric::EventDelayP50Us, Metric::EventDelayP99Us),
+];
+
 /// What the run was, for the reader of its numbers.
 #[derive(Debug, Serialize)]
 pub(crate) struct Run {
@@ -105,9 +113,21 @@ pub(crate) struct Run {
     pub(crate) connections: u32,
     pub(crate) rate: u32,
     pub(crate) threads: usize,
-    /// Requests that the gateway answered, and how many it says it logged.
-    pub(crate) answered: Option<u64>,
-    pub(crate) logged: Option<u64>,
+    pub(crate) logs: Vec<Log>,
+}
+
+/// Requests that a gateway answered, and how many it says it logged.
+#[derive(Debug, Serialize)]
+pub(crate) struct Log {
+    subject: Name,
+    answered: u64,
+    logged: Option<u64>,
+}
+
+impl Log {
+    pub(crate) fn new(subject: Name, answered: u64, logged: Option<u64>) -> Self {
+        Self { subject, answered, logged }
+    }
 }
 
 impl Run {
@@ -162,14 +182,15 @@ impl Samples {
         median(self.rounds(section, name, metric))
     }
 
-    fn ratio_to_floor(&self, section: Section, name: Name, metric: Metric) -> Option<f64> {
-        let floor = self.rounds(section, Name::Floor, metric);
-        paired_median(self.rounds(section, name, metric), floor, |subject, floor| subject / floor)
+    fn ratio(&self, section: Section, name: Name, base: Name, metric: Metric) -> Option<f64> {
+        let base = self.rounds(section, base, metric);
+        paired_median(self.rounds(section, name, metric), base, |subject, base| subject / base)
     }
 
-    fn added(&self, section: Section, name: Name, metric: Metric) -> Option<f64> {
-        let direct = self.rounds(section, Name::Direct, metric);
-        paired_median(self.rounds(section, name, metric), direct, |subject, direct| subject - direct)
+    /// How much more than `base`.
+    fn added(&self, section: Section, name: Name, base: Name, metric: Metric) -> Option<f64> {
+        let base = self.rounds(section, base, metric);
+        paired_median(self.rounds(section, name, metric), base, |subject, base| subject - base)
     }
 
     /// The subjects that have anything in `section`.
@@ -218,18 +239,18 @@ pub(crate) mod tests {
             connections: 32,
             rate: 1000,
             threads: 1,
-            answered: None,
-            logged: None,
+            logs: Vec::new(),
         }
     }
 
     #[test]
     fn ratios_and_differences_are_taken_round_by_round() {
         let samples = samples();
-        let of = |name| samples.ratio_to_floor(Section::JsonRate, name, Metric::LatencyP50Us);
+        let of = |name| samples.ratio(Section::JsonRate, name, Name::Floor, Metric::LatencyP50Us);
         assert_eq!(of(Name::Direct), Some(0.5));
         assert_eq!(of(Name::Tokfence), None);
-        assert_eq!(samples.added(Section::JsonRate, Name::Floor, Metric::LatencyP50Us), Some(150.0));
+        let added = samples.added(Section::JsonRate, Name::Floor, Name::Direct, Metric::LatencyP50Us);
+        assert_eq!(added, Some(150.0));
     }
 
     #[test]

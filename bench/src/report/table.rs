@@ -1,6 +1,6 @@
 //! The report as tables, for a terminal and for a page of documentation.
 
-use super::{Column, Run, Samples, Section};
+use super::{Column, DECIDED, Metric, Run, Samples, Section};
 use crate::subject::Name;
 
 /// Text cells; the first row is the header.
@@ -38,13 +38,37 @@ pub(crate) fn markdown(run: &Run, samples: &Samples) -> String {
 
 fn tables(run: &Run, samples: &Samples) -> Vec<Table> {
     let measured = Section::ALL.into_iter().filter(|section| !samples.names(*section).is_empty());
-    measured
-        .map(|section| {
-            let mut rows = vec![header(section)];
-            rows.extend(samples.names(section).into_iter().map(|name| row(samples, section, name)));
-            Table { title: run.title(section), rows }
-        })
-        .collect()
+    let sections = measured.map(|section| {
+        let mut rows = vec![header(section)];
+        rows.extend(samples.names(section).into_iter().map(|name| row(samples, section, name)));
+        Table { title: run.title(section), rows }
+    });
+    sections.chain(decided(samples)).collect()
+}
+
+/// What the gateway's decisions cost, against the gateway that only logs; none where that was not measured.
+fn decided(samples: &Samples) -> Option<Table> {
+    let mut rows = vec![["", "rate", "p50 µs", "p99 µs", "CPU µs/request", "CPU"].map(String::from).to_vec()];
+    for (section, text, p50, p99) in DECIDED {
+        for name in samples.names(section).into_iter().filter(|name| *name > Name::LogOnly) {
+            let added = |metric| {
+                samples.added(section, name, Name::LogOnly, metric).map(|added| format!("{added:+.1}"))
+            };
+            let ratio = |metric| {
+                samples.ratio(section, name, Name::LogOnly, metric).map(|ratio| format!("{ratio:.2}×"))
+            };
+            // The rate of the other loads is given, and says nothing of who answers it.
+            let is_closed_loop = matches!(section, Section::Json | Section::Sse);
+            let rate = ratio(Metric::RequestsPerS).filter(|_| is_closed_loop);
+            let cpu = Metric::CpuUsPerRequest;
+            let cells = [rate, added(p50), added(p99), added(cpu), ratio(cpu)];
+            let cells = cells.map(|cell| cell.unwrap_or_else(|| "–".into()));
+            rows.push(std::iter::once(format!("{text}: {}", name.text())).chain(cells).collect());
+        }
+    }
+    let title =
+        "decisions: what they cost against `log only`, median of the difference or ratio of each round";
+    (rows.len() > 1).then(|| Table { title: title.into(), rows })
 }
 
 fn header(section: Section) -> Vec<String> {
@@ -58,12 +82,12 @@ fn row(samples: &Samples, section: Section, name: Name) -> Vec<String> {
     let cells = section.columns().iter().map(|column| {
         let text = match *column {
             Column::Value(metric, _) => {
-                let ratio = samples.ratio_to_floor(section, name, metric);
+                let ratio = samples.ratio(section, name, Name::Floor, metric);
                 samples.median(section, name, metric).map(|value| with_ratio(name, value, ratio))
             }
             Column::Added(_, _) if name == Name::Direct => None,
             Column::Added(metric, _) => {
-                samples.added(section, name, metric).map(|added| format!("{added:+.0}"))
+                samples.added(section, name, Name::Direct, metric).map(|added| format!("{added:+.0}"))
             }
         };
         text.unwrap_or_else(|| "–".into())
@@ -110,6 +134,20 @@ mod tests {
         assert!(text.contains("|---|---:|---:|---:|---:|---:|\n"), "{text}");
         assert!(text.contains("| direct | 150 (0.50×) | – | – | – | – |"), "{text}");
         assert!(text.contains("| floor | 300 | +150 | – | – | 30.0 |"), "{text}");
+    }
+
+    #[test]
+    fn what_decisions_cost_is_told_where_it_was_measured() {
+        let mut samples = samples();
+        let tells = |samples: &Samples| human(&run(), samples).contains("decisions:");
+        assert!(!tells(&samples));
+        for (name, us) in [(Name::LogOnly, 50.0), (Name::Control, 60.0)] {
+            samples.push(Section::JsonRate, name, Metric::CpuUsPerRequest, Some(us));
+        }
+        assert!(tells(&samples));
+        let text = markdown(&run(), &samples);
+        assert!(text.contains("| json, open loop: control | – | – | – | +10.0 | 1.20× |"), "{text}");
+        assert!(!text.contains("loop: log only"), "{text}");
     }
 
     #[test]
