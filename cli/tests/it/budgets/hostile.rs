@@ -259,3 +259,13 @@ fn a_database_that_is_replaced_is_noticed_and_no_command_says_that_it_holds() {
     }
     eventually("requests to be served again", || (ask().status() == 200).then_some(()));
 }
+
+/// The limit of an embedding model is one for each text, and there may be two thousand of them.
+#[test]
+fn many_texts_to_embed_are_reserved_by_their_bytes() {
+    let gateway = gateway("strict");
+    set(&gateway, "agent:tester", "10k tokens", "total");
+    let texts = vec!["word ".repeat(200); 20];
+    let body = serde_json::json!({"model": "text-embedding-3-small", "input": texts}).to_string();
+    assert_eq!(sent(&gateway, "/openai/v1/embeddings", &body).unwrap_err(), "budget_exceeded");
+}
