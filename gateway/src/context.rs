@@ -416,7 +416,8 @@ impl Context {
             return Some(NanoUsd::ZERO);
         }
         let prices = &self.snapshot.prices;
-        let asked = self.facts.model.as_deref();
+        // Where others may answer, the one that was asked for says nothing of the price.
+        let asked = self.facts.model.as_deref().filter(|_| !self.facts.names_other_models);
         let answered = metered.and_then(|metered| metered.model.as_deref());
         let resolved = [asked, answered]
             .into_iter()

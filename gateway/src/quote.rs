@@ -101,7 +101,12 @@ fn input_bound(facts: &Facts, price: Option<&Price>, body_bytes: u64) -> Result<
         Some(body) => meter::input_upper_bound(&body.contents, model),
         None => Some(body_bytes),
     };
-    let of_model = price.and_then(|price| price.max_input_tokens);
+    // The model's limit is one for each prompt of a list, and for each text of those that are embedded or ranked, of
+    // which it is not known how many there are.
+    let prompts = facts.body.as_ref().map_or(1, |body| u64::from(body.prompts));
+    let is_generate = facts.class == Some(RouteClass::Generate);
+    let of_model = price.and_then(|price| price.max_input_tokens).filter(|_| is_generate);
+    let of_model = of_model.map(|tokens| tokens.saturating_mul(prompts));
     of_bytes.into_iter().chain(of_model).min().ok_or_else(|| {
         let message = "a strict budget applies, and the input of this request has no bound: it refers to a file, to an \
                        earlier answer, or to what else is not in it";

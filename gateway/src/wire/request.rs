@@ -30,7 +30,7 @@ pub struct RequestFacts {
     /// What the body consists of.
     pub contents: Contents,
     /// Prompts that get answers of their own, at least one.
-    prompts: u32,
+    pub prompts: u32,
     /// `stream_options.include_usage`: what it says (`null` is none) and where.
     pub(super) include_usage: Option<(Option<bool>, Range<usize>)>,
     /// Where a rewrite can put a member: into the body, and into the objects that hold some of the fields.

@@ -259,3 +259,26 @@ fn a_database_that_is_replaced_is_noticed_and_no_command_says_that_it_holds() {
     }
     eventually("requests to be served again", || (ask().status() == 200).then_some(()));
 }
+
+/// The limit of an embedding model is one for each text, and there may be two thousand of them.
+#[test]
+fn many_texts_to_embed_are_reserved_by_their_bytes() {
+    let gateway = gateway("strict");
+    set(&gateway, "agent:tester", "10k tokens", "total");
+    let texts = vec!["word ".repeat(200); 20];
+    let body = serde_json::json!({"model": "text-embedding-3-small", "input": texts}).to_string();
+    assert_eq!(sent(&gateway, "/openai/v1/embeddings", &body).unwrap_err(), "budget_exceeded");
+}
+
+#[test]
+fn a_fallback_that_answers_is_charged_its_own_price() {
+    let tables = "[budget]\nunknown_model = \"charge_max\"\n".to_owned();
+    let gateway = Gateway::start_with(&Setup { tables, ..Setup::default() });
+    set(&gateway, "agent:tester", "100", "total");
+    let answer = answer(0, 1_000).replace("gpt-4o", "openai/gpt-4o");
+    let script = gateway.mock.plays(json(&answer));
+    let body = r#"{"model":"openai/gpt-4o-mini","models":["openai/gpt-4o"],"messages":[]}"#;
+    let request = Request::post("/openrouter/v1/chat/completions", body).script(&script);
+    let row = gateway.row(&gateway.ask(request).expect(200).id()).request;
+    assert_eq!(row.cost.map(policy::NanoUsd::nanos), Some(cost(0, 1_000)));
+}
