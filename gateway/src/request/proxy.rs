@@ -19,19 +19,19 @@ use pingora::{Error, ErrorSource, ErrorType};
 use policy::{Ask, Caller, Capability, Denial, DenialCode, Plan};
 use storage::Reservation;
 
-use crate::attenuate;
-use crate::authenticate::authenticate;
-use crate::body;
-use crate::boundary;
-use crate::catalogue::AuthStyle;
-use crate::context::{Answer, Context, Stage};
-use crate::cutting;
-use crate::facts::anonymous;
-use crate::guard::Guard;
-use crate::headers::{self, REQUEST_ID};
-use crate::passthrough;
-use crate::respond;
-use crate::route::{self, Own};
+use crate::caller::guard::Guard;
+use crate::provider::catalogue::AuthStyle;
+use crate::request::attenuate;
+use crate::request::authenticate::authenticate;
+use crate::request::body;
+use crate::request::boundary;
+use crate::request::context::{Answer, Context, Stage};
+use crate::request::cutting;
+use crate::request::facts::anonymous;
+use crate::request::headers::{self, REQUEST_ID};
+use crate::request::passthrough;
+use crate::request::respond;
+use crate::request::route::{self, Own};
 use crate::state::Shared;
 
 /// An idle connection of a caller is closed after this many seconds.

@@ -13,18 +13,18 @@ use policy::{
 };
 use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 
-use crate::body::StoredBody;
-use crate::catalogue::Provider;
+use crate::caller::connection::Connection;
 use crate::config::Reserve;
-use crate::connection::Connection;
-use crate::cutting::Shown;
-use crate::facts::{Facts, anonymous};
 use crate::meter::{Ending, Meter, Metered};
-use crate::quote;
-use crate::rates::{self, Permit};
-use crate::respond;
+use crate::provider::catalogue::Provider;
+use crate::provider::upstream::Upstream;
+use crate::request::body::StoredBody;
+use crate::request::cutting::Shown;
+use crate::request::facts::{Facts, anonymous};
+use crate::request::quote;
+use crate::request::rates::{self, Permit};
+use crate::request::respond;
 use crate::state::{Shared, Snapshot, now_us};
-use crate::upstream::Upstream;
 use crate::wire::{ARRAY_STREAM, Framing, HideUsage, Seam};
 
 /// What a provider reports beyond this nobody owes: a hundred thousand dollars for one request.

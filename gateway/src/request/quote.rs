@@ -5,10 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use policy::{AgentName, Denial, DenialCode, Price, Quote, RouteClass};
 
-use crate::catalogue::{AuthStyle, Provider};
 use crate::config::{Budget, Reserve, UnknownModel};
-use crate::facts::Facts;
 use crate::meter;
+use crate::provider::catalogue::{AuthStyle, Provider};
+use crate::request::facts::Facts;
 use crate::state::Snapshot;
 use crate::wire::{self, LimitField, WireFormat};
 

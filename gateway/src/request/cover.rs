@@ -7,8 +7,8 @@ use policy::{Denial, DenialCode};
 use storage::Growth;
 
 use crate::config::Reserve;
-use crate::context::{Context, Stage};
-use crate::quote;
+use crate::request::context::{Context, Stage};
+use crate::request::quote;
 
 /// A stream that has used up what is covered is held back for so long before it looks again.
 const HOLD: Duration = Duration::from_millis(5);
