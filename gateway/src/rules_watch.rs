@@ -57,6 +57,11 @@ impl Shared {
     pub(crate) fn look_at_rules(&self) -> Result<(), storage::Error> {
         let moved = self.rules.mark.moved();
         let mut seen = self.rules.seen();
+        if let Err(error) = seen.store.check_in_place() {
+            // The mark is one of the old file. Until the database is back, each request looks and is refused.
+            self.rules.mark.forget();
+            return Err(error);
+        }
         let data_version = seen.store.data_version()?;
         if seen.data_version != data_version {
             if seen.store.policy_epoch()? != seen.epoch {
@@ -74,7 +79,9 @@ impl Shared {
 
     /// Reads the rules again. From when this returns requests see them, and those that no longer stand are cut.
     pub(crate) fn reload_rules(&self) -> Result<(), storage::Error> {
-        self.publish(&mut self.rules.seen())
+        let mut seen = self.rules.seen();
+        seen.store.check_in_place()?;
+        self.publish(&mut seen)
     }
 
     /// Changes the rules through the connection that reads them, and makes them known.

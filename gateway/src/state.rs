@@ -9,13 +9,13 @@ use arc_swap::ArcSwap;
 use policy::{PriceTable, ProviderId, RequestId, Rules, TimestampUs};
 use storage::Ledger;
 
+use crate::caller::live::Live;
 use crate::config::Config;
-use crate::credentials::KeyRing;
-use crate::live::Live;
-use crate::quote::AnswerLengths;
-use crate::rates::Rates;
+use crate::provider::credentials::KeyRing;
+use crate::provider::upstream::Upstream;
+use crate::request::quote::AnswerLengths;
+use crate::request::rates::Rates;
 use crate::rules_watch::RulesWatch;
-use crate::upstream::Upstream;
 
 /// Configuration and policy at one moment. The parts are shared between snapshots, so that one of them can be
 /// replaced without copying the others.

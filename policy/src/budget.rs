@@ -100,8 +100,7 @@ impl fmt::Display for Shortage {
         let amount = |number| self.limit.unit.of(number);
         write!(
             f,
-            "the budget {} allows {}: {} is spent, {} is held by requests in flight, {} is left, and this request \
-             may need {}",
+            "the budget {} allows {}; spent: {}, held by requests in flight: {}, left: {}; this request may need {}",
             self.budget,
             self.limit,
             amount(self.spent),

@@ -19,6 +19,7 @@ mod rate;
 mod denial;
 mod rules;
 mod admit;
+pub mod scan;
 mod attenuate;
 
 pub use admit::{Ask, Caller, Plan, Transport, admit};

@@ -48,6 +48,11 @@ impl ChangeMark {
         self.seen.store(moved.0, Ordering::Release);
     }
 
+    /// Nothing is known any more: whoever asks has to look.
+    pub fn forget(&self) {
+        self.seen.store(UNKNOWN, Ordering::Release);
+    }
+
     fn counter(&self) -> u64 {
         let mut bytes = [0; 4];
         match self.index.read_exact_at(&mut bytes, COUNTER_AT) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use policy::{Denial, NanoUsd, Quote, Unit};
+use policy::{Denial, NanoUsd, Quote, Unit, Usage};
 
 use crate::books::{Attempt, Charge, Held};
 use crate::row::RequestRow;
@@ -65,6 +65,15 @@ impl Reservation {
     /// Whether a budget has to know how long the answer gets.
     pub fn is_limited(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// What the budgets hold for the request: tokens as they would be used, and money. `None` where no budget applies.
+    pub fn whole(&self) -> Option<(Usage, NanoUsd)> {
+        let input = self.quote.input_tokens;
+        let tokens = self.quote.amount(Unit::Tokens, self.output).cast_unsigned();
+        let usage = Usage { input, output: tokens.saturating_sub(input), ..Usage::default() };
+        let money = NanoUsd::from_nanos(self.quote.amount(Unit::NanoUsd, self.output));
+        self.is_limited().then_some((usage, money))
     }
 
     /// Asks the budgets to cover answers of `output` tokens each. Never waits.

@@ -7,6 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Doing, Error, is_damage};
+use crate::file::FileId;
 use crate::{file, migrations};
 
 /// Versions of SQLite before this one can corrupt a WAL database when two connections checkpoint at the same
@@ -22,6 +23,7 @@ const WAL_BYTES_KEPT: i64 = 64 << 20;
 pub struct Store {
     pub(crate) conn: Connection,
     path: PathBuf,
+    file: FileId,
 }
 
 /// What a connection is for.
@@ -48,7 +50,7 @@ impl Store {
                 conn.close().map_err(|(_, source)| source).doing("close the new database")
             })?;
         }
-        Ok(Self { conn: connect(&path, Role::Policy)?, path })
+        Self::connected(path)
     }
 
     /// Opens the database if there is one, whether or not the gateway is running, and brings its schema up to
@@ -62,7 +64,21 @@ impl Store {
         if !file::check(&path)? {
             return Err(not_found());
         }
-        Ok(Self { conn: connect(&path, Role::Policy)?, path })
+        Self::connected(path)
+    }
+
+    fn connected(path: PathBuf) -> Result<Self, Error> {
+        let file = FileId::of(&path)?;
+        Ok(Self { conn: connect(&path, Role::Policy)?, path, file })
+    }
+
+    /// Whether the file that this connection reads is still the one that others find at its path.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] when it was moved, removed or replaced: what others write is not seen here.
+    pub fn check_in_place(&self) -> Result<(), Error> {
+        let is_same = FileId::of(&self.path)? == self.file;
+        if is_same { Ok(()) } else { Err(Error::Replaced { path: self.path.clone() }) }
     }
 
     /// The database file.

@@ -8,7 +8,7 @@ use storage::{BudgetSet, BudgetStatus};
 
 use crate::app::{App, now_us};
 use crate::commands::stop::timestamp;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::format::{Column, Columns, percent};
 
 const SET_HINT: &str = "tokfence budget set openai 10 daily · agent:ci 2.50 weekly · global '2M tokens' 5h";
@@ -107,12 +107,13 @@ fn clear(app: &App, subject: &str, period: Option<&str>) -> Result<(), Failure> 
     let subject = subject_with_budgets(app, &config, subject)?;
     let period = period.map(|text| text.parse::<Period>().map_err(|error| Failure::usage(error.to_string())));
     let removed = app.store()?.clear_budgets(&subject, period.transpose()?)?;
+    if removed.is_empty() {
+        let failure = Failure::new(Exit::NotFound, "no_such_budget", format!("{subject} has no such budget"));
+        return Err(failure.with_hint("tokfence budget status"));
+    }
     app.tell_daemon()?;
     let names: Vec<String> = removed.iter().map(PolicyBudget::name).collect();
-    app.output.done(&json!({ "cleared": names }), || match names.as_slice() {
-        [] => format!("{subject} has no such budget"),
-        names => format!("cleared {}", names.join(", ")),
-    });
+    app.output.done(&json!({ "cleared": names }), || format!("cleared {}", names.join(", ")));
     Ok(())
 }
 

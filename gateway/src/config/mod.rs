@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use policy::ProviderId;
 
-use crate::catalogue::{AuthStyle, Provider};
+use crate::provider::catalogue::{AuthStyle, Provider};
 pub use budget::{Budget, Notifications, Reserve, UnknownModel};
 pub use reader::{Fault, parse_duration};
 use reader::{Reader, Section, boolean, duration, integer, size, text, texts};

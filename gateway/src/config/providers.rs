@@ -9,8 +9,8 @@ use vault::Origin;
 
 use super::expand;
 use super::reader::{Reader, Section, boolean, duration, text, text_table, texts};
-use crate::catalogue::{AuthStyle, Catalogue, Provider};
-use crate::headers::HeaderPattern;
+use crate::provider::catalogue::{AuthStyle, Catalogue, Provider};
+use crate::request::headers::HeaderPattern;
 use crate::wire::WireFormat;
 
 /// Every provider by each of its names: the built-in ones, changed and joined by those of the file.
@@ -57,7 +57,8 @@ fn read_provider(
     id: ProviderId,
     home: &Path,
 ) -> Option<Provider> {
-    let upstream = reader.value(section, "upstream", |value| crate::catalogue::parse_upstream(&text(value)?));
+    let upstream =
+        reader.value(section, "upstream", |value| crate::provider::catalogue::parse_upstream(&text(value)?));
     if base.is_none() && upstream.is_none() {
         reader.fault(None, section.full_key("upstream"), "a provider that is not built in needs an upstream");
     }
@@ -126,7 +127,7 @@ fn price_list(value: &toml_edit::Value) -> Result<String, String> {
 
 /// Plain HTTP carries the credential in the clear, so it is for this machine only.
 fn check_origin(reader: &mut Reader<'_>, section: &Section<'_>, provider: &Provider) {
-    if !crate::catalogue::is_https(&provider.origin) && !provider.is_local {
+    if !crate::provider::catalogue::is_https(&provider.origin) && !provider.is_local {
         let message = "must be https://; plain http is for a server on this machine, with `local = true`";
         reader.fault(None, section.full_key("upstream"), message);
     }
@@ -135,7 +136,7 @@ fn check_origin(reader: &mut Reader<'_>, section: &Section<'_>, provider: &Provi
 fn headers(pairs: Vec<(String, String)>) -> Result<Vec<(http::HeaderName, http::HeaderValue)>, String> {
     let parse = |(name, value): (String, String)| {
         let name: http::HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
-        if crate::headers::is_reserved(&name) {
+        if crate::request::headers::is_reserved(&name) {
             return Err(format!("`{name}` is set by the gateway"));
         }
         let value = value.parse().map_err(|_| format!("the value of `{name}` is not a header value"))?;

@@ -23,10 +23,14 @@ pub struct RequestFacts {
     pub stream: Option<bool>,
     /// Every limit on the answer's length, in the order they stand in the body.
     pub output_limits: Vec<OutputLimit>,
-    /// Answers wanted (`n`, `best_of`, `candidateCount`), at least one.
+    /// Answers wanted: of each prompt (`n`, `best_of`, `candidateCount`) of all that there are, at least one.
     pub answers: u32,
+    /// Whether the answer is made after the request has ended (`background`).
+    pub is_background: bool,
     /// What the body consists of.
     pub contents: Contents,
+    /// Prompts that get answers of their own, at least one.
+    pub prompts: u32,
     /// `stream_options.include_usage`: what it says (`null` is none) and where.
     pub(super) include_usage: Option<(Option<bool>, Range<usize>)>,
     /// Where a rewrite can put a member: into the body, and into the objects that hold some of the fields.
@@ -41,7 +45,7 @@ pub struct RequestFacts {
 pub struct OutputLimit {
     /// Under which name.
     pub field: LimitField,
-    /// In tokens; none if the value is `null`, or Ollama's negative for "no limit".
+    /// In tokens; none if the value is `null`, or what is "no limit" to Ollama.
     pub tokens: Option<u32>,
     pub(super) span: Range<usize>,
 }
@@ -134,6 +138,7 @@ pub fn request_facts(body: &[u8]) -> Result<RequestFacts, RequestFault> {
     }
     facts.members = facts.members(&mut scanner, FIELDS)?;
     scanner.end()?;
+    facts.answers = facts.answers.saturating_mul(facts.prompts);
     facts.contents = scanner.contents();
     Ok(facts)
 }
@@ -148,6 +153,9 @@ enum Field {
     IncludeUsage,
     Limit(LimitField),
     Answers(&'static str),
+    /// One, or a list of them that get an answer each.
+    Prompts,
+    Background,
     GenerationConfig,
     Options,
 }
@@ -162,6 +170,8 @@ const FIELDS: &[(&str, Field)] = &[
     ("max_output_tokens", Field::Limit(LimitField::MaxOutputTokens)),
     ("n", Field::Answers("n")),
     ("best_of", Field::Answers("best_of")),
+    ("prompt", Field::Prompts),
+    ("background", Field::Background),
     ("generationConfig", Field::GenerationConfig),
     ("generation_config", Field::GenerationConfig),
     ("options", Field::Options),
@@ -184,6 +194,12 @@ impl RequestFacts {
         self.output_limits.iter().filter_map(|limit| limit.tokens).max()
     }
 
+    /// The greatest of the limits that stand under these names.
+    pub fn longest_answer(&self, names: &[LimitField]) -> Option<u32> {
+        let counts = |limit: &&OutputLimit| names.contains(&limit.field);
+        self.output_limits.iter().filter(counts).filter_map(|limit| limit.tokens).max()
+    }
+
     /// Whether a limit says in so many words that there is none.
     pub fn has_unlimited_output(&self) -> bool {
         self.output_limits.iter().any(|limit| limit.tokens.is_none())
@@ -201,7 +217,9 @@ impl RequestFacts {
             stream: None,
             output_limits: Vec::new(),
             answers: 1,
+            is_background: false,
             contents: Contents::default(),
+            prompts: 1,
             include_usage: None,
             members: Members { start: 0, is_empty: true },
             stream_options: Nested::Absent,
@@ -230,6 +248,13 @@ impl RequestFacts {
             }
             Some(Field::Limit(field)) => self.limit(scanner, field)?,
             Some(Field::Answers(name)) => self.answers(scanner, name)?,
+            Some(Field::Prompts) => {
+                self.prompts = prompts(&mut scanner.clone())?;
+                scanner.skip_member(key)?;
+            }
+            Some(Field::Background) => {
+                self.is_background = boolean(scanner, "background")?.0.unwrap_or(false);
+            }
             Some(Field::StreamOptions) => {
                 self.stream_options = self.nested(scanner, STREAM_OPTIONS_FIELDS)?
             }
@@ -290,9 +315,10 @@ impl RequestFacts {
             return Err(RequestFault::DuplicateKey(scanner.at()));
         }
         let mut ahead = scanner.clone();
+        // Ollama stops nowhere for what is not positive.
         let is_unlimited = field == LimitField::NumPredict
             && ahead.kind()? == Kind::Number
-            && matches!(ahead.number()?, "-1" | "-2");
+            && matches!(ahead.number()?, "-1" | "-2" | "0" | "-0");
         let (tokens, span) = if is_unlimited {
             (None, scanner.skip()?)
         } else {
@@ -322,6 +348,18 @@ fn model(scanner: &mut Scanner<'_>) -> Result<Option<String>, RequestFault> {
         Kind::String => Ok(Some(scanner.string()?.chars().collect())),
         _ => Err(RequestFault::WrongValue { field: "model", expected: "a string" }),
     }
+}
+
+/// How many prompts a list has: each text or list of tokens is one, and a list of tokens alone is one as well.
+fn prompts(scanner: &mut Scanner<'_>) -> Result<u32, RequestFault> {
+    let mut count = 0u32;
+    if scanner.kind()? == Kind::Array {
+        scanner.list(|scanner| {
+            count = count.saturating_add(u32::from(scanner.kind()? != Kind::Number));
+            scanner.skip().map(|_| ())
+        })?;
+    }
+    Ok(count.max(1))
 }
 
 fn boolean(

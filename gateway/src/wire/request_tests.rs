@@ -52,6 +52,18 @@ fn the_greatest_of_several_limits_counts() {
     assert_eq!(facts(r#"{"max_tokens":null}"#).max_output_tokens(), None);
     assert_eq!(facts(r#"{"max_tokens":0}"#).max_output_tokens(), Some(0));
     assert_eq!(facts(r#"{"n":1,"best_of":4}"#).answers, 4);
+    assert_eq!(facts(r#"{"prompt":["a","b","c"],"n":2}"#).answers, 6);
+    assert_eq!(facts(r#"{"n":2,"prompt":[[1,2],[3]]}"#).answers, 4);
+    for one in [r#"[1,2,3]"#, r#""a""#, "[]", "null", r#"{"id":"p"}"#, r#"["a"]"#] {
+        assert_eq!(facts(&format!(r#"{{"prompt":{one}}}"#)).answers, 1, "{one}");
+    }
+    assert!(facts(r#"{"prompt":{"id":"p"}}"#).contents.is_unbounded);
+    assert!(facts(r#"{"background":true}"#).is_background && !facts(r#"{"background":null}"#).is_background);
+    assert!(facts(r#"{"options":{"num_predict":0}}"#).has_unlimited_output());
+    assert!(!facts(r#"{"max_tokens":0}"#).has_unlimited_output());
+    let asked = facts(r#"{"max_tokens":7,"max_output_tokens":9}"#);
+    assert_eq!(asked.longest_answer(&[LimitField::MaxTokens, LimitField::NumPredict]), Some(7));
+    assert_eq!(asked.longest_answer(&[LimitField::MaxCompletionTokens]), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::request::{LimitField, Members, Nested, RequestFacts};
+use super::request::{LimitField, Members, Nested, OutputLimit, RequestFacts};
 
 /// The body with `stream_options.include_usage` set, so that a stream in OpenAI's chat or completions format ends
 /// with its usage; none if it is no stream or asks already. [`super::HideUsage`] keeps the answer as it would have been.
@@ -19,16 +19,27 @@ pub fn inject_include_usage(body: &[u8], facts: &RequestFacts) -> Option<Vec<u8>
     splice(body, &[edit])
 }
 
-/// The body with every limit on the answer's length lowered to `tokens`, or with one put in under the name
-/// `field` if there is none; none if no limit is greater, or there is no object to put it into.
+/// The body with every limit on the answer's length lowered to `tokens`. `fields` are the names that count to its
+/// provider; where there is nothing under them, a limit is put in under the first. None if no limit is greater, or there
+/// is no object to put it into.
 ///
 /// `facts` must come from the same body.
-pub fn limit_output(body: &[u8], facts: &RequestFacts, field: LimitField, tokens: u32) -> Option<Vec<u8>> {
-    if facts.output_limits.is_empty() {
-        return splice(body, &[limit_insertion(facts, field, tokens)?]);
+pub fn limit_output(
+    body: &[u8],
+    facts: &RequestFacts,
+    fields: &[LimitField],
+    tokens: u32,
+) -> Option<Vec<u8>> {
+    let first = *fields.first()?;
+    // A `null` under another name may stay, and the name itself may be one that the model refuses.
+    let counts = |limit: &OutputLimit| limit.tokens.is_some() || limit.field == first;
+    let limits = || facts.output_limits.iter().filter(|limit| counts(limit));
+    let greater = limits().filter(|limit| limit.tokens.is_none_or(|limit| limit > tokens));
+    let mut edits: Vec<_> = greater.map(|limit| (limit.span.clone(), tokens.to_string())).collect();
+    if !limits().any(|limit| fields.contains(&limit.field)) {
+        edits.push(limit_insertion(facts, first, tokens)?);
     }
-    let greater = facts.output_limits.iter().filter(|limit| limit.tokens.is_none_or(|limit| limit > tokens));
-    let edits: Vec<_> = greater.map(|limit| (limit.span.clone(), tokens.to_string())).collect();
+    edits.sort_by_key(|(place, _)| place.start);
     if edits.is_empty() { None } else { splice(body, &edits) }
 }
 
@@ -93,7 +104,7 @@ mod tests {
     #[track_caller]
     fn check_limit(body: &str, field: LimitField, expected: Option<&str>) {
         let facts = request_facts(body.as_bytes()).unwrap();
-        let limited = limit_output(body.as_bytes(), &facts, field, 100);
+        let limited = limit_output(body.as_bytes(), &facts, &[field, LimitField::MaxCompletionTokens], 100);
         assert_eq!(limited.as_deref().map(|body| std::str::from_utf8(body).unwrap()), expected);
     }
 
@@ -136,6 +147,30 @@ mod tests {
             r#"{"max_tokens":null,"n":1,"max_completion_tokens":5000}"#,
             LimitField::MaxTokens,
             Some(r#"{"max_tokens":100,"n":1,"max_completion_tokens":100}"#),
+        );
+    }
+
+    #[test]
+    fn what_stands_under_another_name_is_no_limit() {
+        check_limit(
+            r#"{"max_output_tokens":1}"#,
+            LimitField::MaxTokens,
+            Some(r#"{"max_tokens":100,"max_output_tokens":1}"#),
+        );
+        check_limit(
+            r#"{"options":{"a":1},"max_tokens":9000}"#,
+            LimitField::NumPredict,
+            Some(r#"{"options":{"num_predict":100,"a":1},"max_tokens":100}"#),
+        );
+        check_limit(
+            r#"{"generationConfig":null,"max_tokens":5}"#,
+            LimitField::GenerationConfig,
+            Some(r#"{"generationConfig":{"maxOutputTokens":100},"max_tokens":5}"#),
+        );
+        check_limit(
+            r#"{"max_completion_tokens":null}"#,
+            LimitField::MaxTokens,
+            Some(r#"{"max_tokens":100,"max_completion_tokens":null}"#),
         );
     }
 
@@ -188,8 +223,8 @@ mod tests {
             } else {
                 prop_assert!(!is_streaming || facts.includes_usage());
             }
-            let limited = limit_output(&body, &facts, LimitField::MaxTokens, 100).unwrap_or(body);
-            prop_assert!(request_facts(&limited).unwrap().max_output_tokens().unwrap() <= 100);
+            let limited = limit_output(&body, &facts, &names, 100).unwrap_or(body);
+            prop_assert!(request_facts(&limited).unwrap().longest_answer(&names).unwrap() <= 100);
         }
     }
 }

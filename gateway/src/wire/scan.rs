@@ -111,6 +111,19 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    /// Reads a list, handing each element to `visit`, which must consume it.
+    pub(crate) fn list(
+        &mut self,
+        mut visit: impl FnMut(&mut Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.open(b'[')?;
+        while self.more(b']')? {
+            visit(self)?;
+            self.after_value(b']')?;
+        }
+        Ok(())
+    }
+
     /// Checks the next value, whatever it is, and returns where it stands.
     pub(crate) fn skip(&mut self) -> Result<Range<usize>, Fault> {
         self.skip_value(None)

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gateway::catalogue::Provider;
-use gateway::config::Config;
+use gateway::config::{Config, Reserve, UnknownModel};
 use serde_json::{Value, json};
 use toml_edit::{DocumentMut, Item};
 
@@ -54,8 +54,9 @@ pub(super) fn settings(config: &Config, document: &DocumentMut) -> Vec<Setting> 
     all
 }
 
-fn general(config: &Config) -> [(&'static str, &'static str, Value); 15] {
-    let Config { daemon, security, limits, logging, .. } = config;
+fn general(config: &Config) -> [(&'static str, &'static str, Value); 21] {
+    let Config { daemon, security, limits, logging, budget, notifications, .. } = config;
+    let timezone = budget.timezone.iana_name().unwrap_or("UTC");
     [
         ("daemon", "host", json!(daemon.listen.ip().to_string())),
         ("daemon", "allow_remote", json!(!daemon.listen.ip().is_loopback())),
@@ -72,6 +73,12 @@ fn general(config: &Config) -> [(&'static str, &'static str, Value); 15] {
         ("limits", "memory", size(limits.memory_bytes)),
         ("logging", "db_path", path(&logging.db_path)),
         ("logging", "retention_days", json!(logging.retention_days.unwrap_or(0))),
+        ("budget", "timezone", json!(timezone)),
+        ("budget", "reserve", json!(reserve(budget.reserve))),
+        ("budget", "slice_tokens", json!(budget.slice_tokens)),
+        ("budget", "unknown_model", json!(unknown_model(budget.unknown_model))),
+        ("notifications", "budget_warning_percent", json!(notifications.budget_warning_percent)),
+        ("notifications", "command", json!(notifications.command)),
     ]
 }
 
@@ -92,6 +99,21 @@ fn of_provider(provider: &Provider) -> [(&'static str, Value); 11] {
         ("idle_timeout", time(provider.timeouts.idle)),
         ("ca_file", provider.ca_file.as_deref().map_or(json!(""), path)),
     ]
+}
+
+fn reserve(reserve: Reserve) -> &'static str {
+    match reserve {
+        Reserve::Rolling => "rolling",
+        Reserve::Strict => "strict",
+    }
+}
+
+fn unknown_model(choice: UnknownModel) -> &'static str {
+    match choice {
+        UnknownModel::Deny => "deny",
+        UnknownModel::ChargeMax => "charge_max",
+        UnknownModel::Allow => "allow",
+    }
 }
 
 fn path(path: &Path) -> Value {

@@ -62,6 +62,7 @@ pub(super) fn document(logged: &LoggedRequest) -> Value {
         "first_byte_ms": request.first_byte_us.map(millis),
         "request_bytes": request.request_bytes,
         "response_bytes": request.response_bytes,
+        "output_limit_tokens": request.output_limit,
     })
 }
 
@@ -116,6 +117,7 @@ fn remark(logged: &LoggedRequest) -> String {
     let request = &logged.request;
     let reason = match (&request.error_code, request.outcome) {
         (Some(code), _) => code.as_ref(),
+        (None, Outcome::Completed) if request.output_limit.is_some() => "limited",
         (None, Outcome::Completed) => "",
         (None, outcome) => outcome.as_str(),
     };
@@ -134,6 +136,7 @@ pub(super) fn describe(document: &Value) -> String {
         let note = match (name.as_str(), value) {
             ("cost_usd", Value::Null) => " (the price is not known)",
             ("cost_usd", _) if document["usage_basis"] == "estimated" => " (estimated)",
+            ("output_limit_tokens", Value::Number(_)) => " (set by a strict budget)",
             _ => "",
         };
         format!("{name:<18}  {shown}{note}")
@@ -272,7 +275,7 @@ pub(in crate::commands) mod tests {
         let promised = "id seq repeats started_at provider route_class method path model agent capability transport \
             peer_pid peer_uid is_streaming status error_code outcome usage_basis input_tokens cache_read_tokens \
             cache_write_tokens output_tokens reasoning_tokens cost_usd latency_ms first_byte_ms request_bytes \
-            response_bytes";
+            response_bytes output_limit_tokens";
         assert_eq!(names, promised.split_whitespace().collect::<Vec<_>>());
         assert_eq!(document["input_tokens"], 1_000);
         assert_eq!(document["latency_ms"], 1_240.5);

@@ -44,18 +44,13 @@ fn gateway() -> Gateway {
     gateway
 }
 
-/// Checks the row of the only request since `before`, and that the budget was charged just that.
+/// Checks the row of the only request since the last one that was checked, and that the budget was charged just that.
 #[track_caller]
-fn check(gateway: &Gateway, before: &Standing, what: &str, expected: &Expected) {
+fn check(gateway: &Gateway, last: &mut String, before: &Standing, what: &str, expected: &Expected) {
     let row = eventually(&format!("the row of: {what}"), || {
-        gateway
-            .rows()
-            .into_iter()
-            .map(|row| row.request)
-            .next_back()
-            .filter(|row| row.id.to_string() > *LAST.lock().unwrap())
+        gateway.rows().into_iter().map(|row| row.request).next_back().filter(|row| row.id.to_string() > *last)
     });
-    *LAST.lock().unwrap() = row.id.to_string();
+    *last = row.id.to_string();
     assert_eq!((row.outcome, row.basis), (expected.outcome, expected.basis), "{what}: {row:?}");
     let charged = row.cost.map_or(0, NanoUsd::nanos);
     check_charge(what, &row, charged, &expected.charge);
@@ -63,9 +58,6 @@ fn check(gateway: &Gateway, before: &Standing, what: &str, expected: &Expected) 
     assert_eq!(after.spent - before.spent, charged, "{what}: the budget is charged what the row says");
     assert_eq!((after.reserved, after.forfeited), (0, 0), "{what}: nothing stays held");
 }
-
-/// The id of the last row that was checked; ids rise.
-static LAST: Mutex<String> = Mutex::new(String::new());
 
 #[track_caller]
 fn check_charge(what: &str, row: &RequestRow, charged: i64, expected: &Charge) {
@@ -85,7 +77,7 @@ fn ending(outcome: Outcome, basis: Basis, charge: Charge) -> Expected {
 /// Endings that the provider brings about.
 #[test]
 fn each_end_that_a_provider_makes_is_charged_once() {
-    let gateway = gateway();
+    let (gateway, mut last) = (gateway(), String::new());
     type Script = fn(&mut Conn) -> std::io::Result<Then>;
     let broken: Script = |conn| conn.send(HEAD).and_then(|()| conn.send(chunk(DELTA))).map(|()| Then::Reset);
     let failing: Script = |conn| conn.send(answer_of("500 Internal Server Error")).map(|()| Then::Keep);
@@ -128,7 +120,7 @@ fn each_end_that_a_provider_makes_is_charged_once() {
         client.send(&Request::post(CHAT, STREAM).bearer(&gateway.token).script(&script).bytes());
         // Some of these answers break off.
         let _ = client.try_response();
-        check(&gateway, &before, what, &expected);
+        check(&gateway, &mut last, &before, what, &expected);
     }
 }
 
@@ -156,7 +148,7 @@ fn a_provider_that_cannot_be_reached_costs_nothing() {
 /// Endings that the caller brings about.
 #[test]
 fn each_end_that_a_caller_makes_is_charged_once() {
-    let gateway = gateway();
+    let (gateway, mut last) = (gateway(), String::new());
     let quiet =
         gateway.mock.script(|_, conn| Ok(if conn.is_closed_by_peer() { Then::Close } else { Then::Keep }));
     let before = standing(&gateway, NAME);
@@ -166,6 +158,7 @@ fn each_end_that_a_caller_makes_is_charged_once() {
     drop(client);
     check(
         &gateway,
+        &mut last,
         &before,
         "the caller left before the answer",
         &ending(Outcome::ClientGone, Basis::Estimated, Charge::Input),
@@ -185,6 +178,7 @@ fn each_end_that_a_caller_makes_is_charged_once() {
     drop(client);
     check(
         &gateway,
+        &mut last,
         &before,
         "the caller left in the answer",
         &ending(Outcome::ClientGone, Basis::Estimated, Charge::InputAndOutput),

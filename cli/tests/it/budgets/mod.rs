@@ -5,6 +5,7 @@ mod crash;
 mod edits;
 mod endings;
 mod grants;
+mod hostile;
 mod reserve;
 mod streams;
 mod walk;

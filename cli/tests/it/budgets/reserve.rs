@@ -23,6 +23,8 @@ fn a_strict_budget_lowers_the_limit_of_an_answer_to_what_it_affords() {
     assert_eq!(i64::try_from(limit).unwrap(), (500 * OUTPUT_NANOS - input) / OUTPUT_NANOS);
     let row = gateway.row(&response.id()).request;
     assert_eq!(row.output_limit, Some(limit));
+    let told = gateway.run(["log", &response.id()]).expect(0).stdout;
+    assert!(told.contains(&format!("{limit} (set by a strict budget)")), "{told}");
     assert_eq!(row.cost, Some(NanoUsd::from_nanos(cost(10, 300))));
 }
 

@@ -13,9 +13,9 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 use policy::Denial;
 
-use crate::context::{Answer, Context};
-use crate::lifeline::{Running, end_of};
-use crate::respond;
+use crate::caller::lifeline::{Running, end_of};
+use crate::request::context::{Answer, Context};
+use crate::request::respond;
 use crate::state::now_us;
 use crate::wire::{self, Cause, Seam};
 

@@ -19,19 +19,19 @@ use pingora::{Error, ErrorSource, ErrorType};
 use policy::{Ask, Caller, Capability, Denial, DenialCode, Plan};
 use storage::Reservation;
 
-use crate::attenuate;
-use crate::authenticate::authenticate;
-use crate::body;
-use crate::boundary;
-use crate::catalogue::AuthStyle;
-use crate::context::{Answer, Context, Stage};
-use crate::cutting;
-use crate::facts::anonymous;
-use crate::guard::Guard;
-use crate::headers::{self, REQUEST_ID};
-use crate::passthrough;
-use crate::respond;
-use crate::route::{self, Own};
+use crate::caller::guard::Guard;
+use crate::provider::catalogue::AuthStyle;
+use crate::request::attenuate;
+use crate::request::authenticate::authenticate;
+use crate::request::body;
+use crate::request::boundary;
+use crate::request::context::{Answer, Context, Stage};
+use crate::request::cutting;
+use crate::request::facts::anonymous;
+use crate::request::headers::{self, REQUEST_ID};
+use crate::request::passthrough;
+use crate::request::respond;
+use crate::request::route::{self, Own};
 use crate::state::Shared;
 
 /// An idle connection of a caller is closed after this many seconds.
@@ -88,8 +88,11 @@ impl Gateway {
         let limits = &snapshot.config.limits;
         ctx.body = body::read(session, &self.shared, limits).await?;
         ctx.read_body(session.req_header())?;
-        // A body can take long to arrive; what was taken back in the meantime does not go on.
-        ctx.facts.check_standing(&self.shared.snapshot.load().rules, self.shared.ledger.now())?;
+        // A body can take long to arrive; what was taken back in the meantime does not go on, and budgets that were
+        // set in the meantime hold.
+        self.shared.follow_rules()?;
+        ctx.take_newest_rules();
+        ctx.facts.check_standing(&ctx.snapshot.rules, self.shared.ledger.now())?;
         let plan = admit(ctx, capability)?;
         ctx.take_tokens()?;
         let reservation = self.reserve(plan).await?;

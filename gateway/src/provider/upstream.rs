@@ -17,10 +17,10 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use storage::Reservation;
 
-use crate::catalogue::{AuthStyle, Provider, is_https};
-use crate::credentials::Credential;
-use crate::headers::{is_passed, named_by_connection};
-use crate::passthrough;
+use crate::provider::catalogue::{AuthStyle, Provider, is_https};
+use crate::provider::credentials::Credential;
+use crate::request::headers::{is_passed, named_by_connection};
+use crate::request::passthrough;
 
 /// How long a looked-up address is used.
 const ADDRESS_AGE_MAX: Duration = Duration::from_secs(60);

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use policy::CapabilityId;
 
-use crate::daemon::Daemon;
-use crate::home::Home;
+use crate::process::daemon::Daemon;
+use crate::process::home::Home;
 
 /// Why the capability of such a run was revoked.
 pub const DEAD_RUN: &str = "its run died";

@@ -13,14 +13,14 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use storage::NewCapability;
 
-use crate::authenticate::authenticate;
-use crate::body;
 use crate::config::{Config, Limits, parse_duration};
-use crate::context::{Context, Stage};
-use crate::facts::is_json;
-use crate::headers::CAPABILITY;
-use crate::respond;
-use crate::route;
+use crate::request::authenticate::authenticate;
+use crate::request::body;
+use crate::request::context::{Context, Stage};
+use crate::request::facts::is_json;
+use crate::request::headers::CAPABILITY;
+use crate::request::respond;
+use crate::request::route;
 use crate::state::Shared;
 
 /// A body of lists and numbers.

@@ -7,9 +7,9 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use policy::{Denial, DenialCode, TokenRef};
 
-use crate::catalogue::{AuthStyle, Provider};
-use crate::headers::{CAPABILITY, CREDENTIALS, named_by_connection};
-use crate::route::keys_in_query;
+use crate::provider::catalogue::{AuthStyle, Provider};
+use crate::request::headers::{CAPABILITY, CREDENTIALS, named_by_connection};
+use crate::request::route::keys_in_query;
 
 /// Checks that a request brings the one credential that its provider is to get. For all other providers there is
 /// nothing to check, because nothing of the kind goes on.

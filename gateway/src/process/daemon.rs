@@ -13,13 +13,13 @@ use storage::LogState;
 use vault::{RecoveryCode, Secret, Unlock, Vault};
 
 use crate::config::{Config, ConfigError};
-use crate::control::{DaemonStatus, RateStatus, Reply, Revoked, UnlockWith};
-use crate::credentials::{KeyRing, vault_locked};
-use crate::home::Home;
-use crate::notify;
-use crate::runs::{self, DEAD_RUN};
+use crate::process::control::{DaemonStatus, RateStatus, Reply, Revoked, UnlockWith};
+use crate::process::home::Home;
+use crate::process::notify;
+use crate::process::runs::{self, DEAD_RUN};
+use crate::provider::credentials::{KeyRing, vault_locked};
+use crate::provider::upstream::{Upstream, UpstreamError};
 use crate::state::{Shared, Snapshot, now_us};
-use crate::upstream::{Upstream, UpstreamError};
 
 /// How long a flush may take before it is called failed.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
@@ -109,7 +109,7 @@ fn make_upstreams(config: &Config, old: &Upstreams) -> Result<Upstreams, Upstrea
 /// The price table that is part of the binary.
 pub fn embedded_prices() -> Arc<PriceTable> {
     static EMBEDDED: LazyLock<Arc<PriceTable>> = LazyLock::new(|| {
-        let table = PriceTable::parse(include_str!("../../conf/prices.json"));
+        let table = PriceTable::parse(include_str!("../../../conf/prices.json"));
         Arc::new(table.expect("a test parses the embedded file"))
     });
     EMBEDDED.clone()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use policy::Transport;
 
-use crate::lifeline::Lifeline;
+use crate::caller::lifeline::Lifeline;
 
 /// What is known about a connection for as long as it lasts.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use http::header;
 use pingora::http::RequestHeader;
 use policy::{AgentName, Capability, CapabilityId, Denial, DenialCode, RouteClass, Rules, TimestampUs};
 
-use crate::catalogue::Provider;
-use crate::lifeline::check_standing;
+use crate::caller::lifeline::check_standing;
 use crate::meter;
-use crate::route::Route;
+use crate::provider::catalogue::Provider;
+use crate::request::route::Route;
 use crate::wire::{self, RequestFacts, WireFormat};
 
 /// What is known of a request so far.
@@ -185,7 +185,7 @@ pub(crate) fn is_json(request: &RequestHeader, path: &str) -> Result<bool, Denia
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::route::{canonical, resolve};
+    use crate::request::route::{canonical, resolve};
 
     /// What comes of a request's model: its name for decisions, or the code of the refusal.
     #[track_caller]

@@ -13,18 +13,18 @@ use policy::{
 };
 use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 
-use crate::body::StoredBody;
-use crate::catalogue::Provider;
+use crate::caller::connection::Connection;
 use crate::config::Reserve;
-use crate::connection::Connection;
-use crate::cutting::Shown;
-use crate::facts::{Facts, anonymous};
-use crate::meter::{Meter, Metered};
-use crate::quote;
-use crate::rates::{self, Permit};
-use crate::respond;
+use crate::meter::{Ending, Meter, Metered};
+use crate::provider::catalogue::Provider;
+use crate::provider::upstream::Upstream;
+use crate::request::body::StoredBody;
+use crate::request::cutting::Shown;
+use crate::request::facts::{Facts, anonymous};
+use crate::request::quote;
+use crate::request::rates::{self, Permit};
+use crate::request::respond;
 use crate::state::{Shared, Snapshot, now_us};
-use crate::upstream::Upstream;
 use crate::wire::{ARRAY_STREAM, Framing, HideUsage, Seam};
 
 /// What a provider reports beyond this nobody owes: a hundred thousand dollars for one request.
@@ -178,6 +178,15 @@ impl Context {
         self.permit = None;
     }
 
+    /// From here on the request is decided by the rules as they are now, and still by the configuration it began with.
+    pub(crate) fn take_newest_rules(&mut self) {
+        let newest = self.shared.snapshot.load();
+        if !Arc::ptr_eq(&newest.rules, &self.snapshot.rules) {
+            let rules = newest.rules.clone();
+            self.snapshot = Arc::new(Snapshot { rules, ..Snapshot::clone(&self.snapshot) });
+        }
+    }
+
     /// Takes from the body what decisions need.
     pub(crate) fn read_body(&mut self, request: &RequestHeader) -> Result<(), Denial> {
         self.request_bytes = self.body.bytes.len() as u64;
@@ -284,7 +293,7 @@ impl Context {
     fn settle(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Settled) {
             Stage::Reserved(reserved) => {
-                let row = self.row();
+                let row = self.row(Some(&reserved.reservation));
                 let used = used(&row);
                 if let Some(permit) = self.permit.take() {
                     permit.finish(row.usage.total());
@@ -297,7 +306,7 @@ impl Context {
                 reserved.reservation.settle(row, used);
             }
             Stage::Received => {
-                let row = self.row();
+                let row = self.row(None);
                 self.release_rates();
                 self.shared.ledger.record_refusal(row);
             }
@@ -305,10 +314,10 @@ impl Context {
         }
     }
 
-    fn row(&mut self) -> RequestRow {
+    fn row(&mut self, reservation: Option<&Reservation>) -> RequestRow {
         // A panic may have come from the meter itself, and a second one would end the process.
         let metered = self.meter.take().filter(|_| !std::thread::panicking()).map(|meter| meter.finish());
-        let (basis, usage, cost) = self.charge(metered.as_ref());
+        let (basis, usage, cost) = self.charge(metered.as_ref(), reservation);
         let (outcome, error_code) = self.outcome();
         let facts = &self.facts;
         let model = facts.model.as_deref().or(metered.as_ref().and_then(|metered| metered.model.as_deref()));
@@ -358,10 +367,25 @@ impl Context {
 
     /// What the request is charged: what the provider reported; an estimate, marked as one, when it reported
     /// nothing but may bill; nothing when it cannot have produced anything.
-    fn charge(&self, metered: Option<&Metered>) -> (Basis, Usage, Option<NanoUsd>) {
+    ///
+    /// In a strict budget the estimate is all that was reserved: whoever leaves before the end does not know what the
+    /// provider went on to make, nor what it had thought before it began to speak.
+    fn charge(
+        &self,
+        metered: Option<&Metered>,
+        reservation: Option<&Reservation>,
+    ) -> (Basis, Usage, Option<NanoUsd>) {
         let is_reported = metered.is_some_and(|metered| metered.usage.is_some());
-        if !is_reported && !self.may_be_billed() {
+        // What other routes report was billed before: an answer that was stored is read again, not made again.
+        if !self.costs_money() || !is_reported && !self.may_be_billed() {
             return (Basis::None, Usage::default(), Some(NanoUsd::ZERO));
+        }
+        let is_whole = is_reported && metered.is_some_and(|metered| metered.ending == Ending::Complete);
+        if let Some((usage, reserved)) =
+            reservation.filter(|_| self.is_strict() && !is_whole).and_then(Reservation::whole)
+        {
+            let cost = self.cost(&usage, metered).map(|cost| cost.max(reserved));
+            return (Basis::Estimated, usage, cost);
         }
         let input = self.facts.estimate_input(self.request_bytes);
         let (usage, basis) = match metered {
@@ -373,15 +397,17 @@ impl Context {
         (basis, usage, cost.map(|cost| cost.min(COST_MAX)))
     }
 
+    fn costs_money(&self) -> bool {
+        matches!(self.facts.class, Some(RouteClass::Generate | RouteClass::Embed))
+    }
+
     fn may_be_billed(&self) -> bool {
-        let costs_money = matches!(self.facts.class, Some(RouteClass::Generate | RouteClass::Embed));
-        let is_answered = match self.answer {
+        match self.answer {
             Answer::Refused(_) => false,
             Answer::Provider(status) => status < 400,
             Answer::Cut(_) => self.is_sent && self.provider_status.is_none_or(|status| status < 400),
             Answer::Pending | Answer::Failed(_) | Answer::CallerGone => self.is_sent,
-        };
-        costs_money && is_answered
+        }
     }
 
     fn cost(&self, usage: &Usage, metered: Option<&Metered>) -> Option<NanoUsd> {
@@ -390,7 +416,8 @@ impl Context {
             return Some(NanoUsd::ZERO);
         }
         let prices = &self.snapshot.prices;
-        let asked = self.facts.model.as_deref();
+        // Where others may answer, the one that was asked for says nothing of the price.
+        let asked = self.facts.model.as_deref().filter(|_| !self.facts.names_other_models);
         let answered = metered.and_then(|metered| metered.model.as_deref());
         let resolved = [asked, answered]
             .into_iter()

@@ -21,9 +21,9 @@ use std::time::Duration;
 use policy::{AgentName, Denial, DenialCode, ProviderId, RequestId, Rules, TimestampUs};
 use tokio::time::Instant;
 
-use crate::catalogue::Provider;
-use crate::facts::Presented;
-use crate::socket::Socket;
+use crate::caller::socket::Socket;
+use crate::provider::catalogue::Provider;
+use crate::request::facts::Presented;
 
 /// How long a stream that is cut may go on to the end of its event, and a caller may take to read what is on its
 /// way.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use policy::{Denial, DenialCode, RouteClass};
 
-use crate::catalogue::Provider;
 use crate::config::Config;
+use crate::provider::catalogue::Provider;
 
 /// The path of our own endpoints; no provider can have this name.
 const OWN_PREFIX: &str = "/__tokfence/";

@@ -5,12 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use policy::{AgentName, Denial, DenialCode, Price, Quote, RouteClass};
 
-use crate::catalogue::{AuthStyle, Provider};
 use crate::config::{Budget, Reserve, UnknownModel};
-use crate::facts::Facts;
 use crate::meter;
+use crate::provider::catalogue::{AuthStyle, Provider};
+use crate::request::facts::Facts;
 use crate::state::Snapshot;
-use crate::wire::{self, LimitField, RequestFacts, WireFormat};
+use crate::wire::{self, LimitField, WireFormat};
 
 /// In a strict budget a request is refused when it cannot have an answer of this length.
 const STRICT_OUTPUT_MIN: u64 = 256;
@@ -57,7 +57,7 @@ impl AnswerLengths {
 /// still need budgets that are not used up.
 ///
 /// # Errors
-/// The [`Denial`] of a request whose input has no bound, in a strict budget.
+/// The [`Denial`] of a request whose input has no bound, in a strict budget, or whose answer nobody sees.
 pub(crate) fn quote(
     facts: &Facts,
     snapshot: &Snapshot,
@@ -68,6 +68,11 @@ pub(crate) fn quote(
     let Some(provider) = &facts.provider else { return Ok(Quote::FREE) };
     if !matches!(facts.class, Some(RouteClass::Generate | RouteClass::Embed)) {
         return Ok(Quote::FREE);
+    }
+    if facts.body.as_ref().is_some_and(|body| body.is_background) {
+        let message = "a budget applies, and what an answer that is made in the background costs is not known when its \
+                       request ends";
+        return Err(Denial::new(DenialCode::BudgetExceeded, message).with_hint("ask without `background`"));
     }
     let is_strict = config.reserve == Reserve::Strict;
     let answers = facts.body.as_ref().map_or(1, |body| body.answers);
@@ -101,7 +106,12 @@ fn input_bound(facts: &Facts, price: Option<&Price>, body_bytes: u64) -> Result<
         Some(body) => meter::input_upper_bound(&body.contents, model),
         None => Some(body_bytes),
     };
-    let of_model = price.and_then(|price| price.max_input_tokens);
+    // The model's limit is one for each prompt of a list, and for each text of those that are embedded or ranked, of
+    // which it is not known how many there are.
+    let prompts = facts.body.as_ref().map_or(1, |body| u64::from(body.prompts));
+    let is_generate = facts.class == Some(RouteClass::Generate);
+    let of_model = price.and_then(|price| price.max_input_tokens).filter(|_| is_generate);
+    let of_model = of_model.map(|tokens| tokens.saturating_mul(prompts));
     of_bytes.into_iter().chain(of_model).min().ok_or_else(|| {
         let message = "a strict budget applies, and the input of this request has no bound: it refers to a file, to an \
                        earlier answer, or to what else is not in it";
@@ -126,7 +136,7 @@ fn output(facts: &Facts, config: &Budget, price: Option<&Price>, lengths: &Answe
     if facts.class == Some(RouteClass::Embed) {
         return (0, 0);
     }
-    let asked = facts.body.as_ref().and_then(RequestFacts::max_output_tokens).map(u64::from);
+    let asked = longest_asked(facts).map(u64::from);
     match config.reserve {
         Reserve::Strict => {
             let longest = price.and_then(|price| price.max_output_tokens).unwrap_or(STRICT_OUTPUT_UNKNOWN);
@@ -151,15 +161,25 @@ pub(crate) fn output_limit(facts: &Facts, snapshot: &Snapshot, covered: u64) -> 
     let Some(provider) = facts.provider.as_ref().filter(|_| facts.class == Some(RouteClass::Generate)) else {
         return Ok(None);
     };
-    let Some(body) = &facts.body else {
+    let longest = price(facts, provider, snapshot).and_then(|price| price.max_output_tokens);
+    let may_come = longest_asked(facts).map(u64::from).or(longest).unwrap_or(u64::MAX);
+    let is_unlimited = facts.body.as_ref().is_none_or(|body| body.has_unlimited_output());
+    if covered >= may_come && !is_unlimited {
+        return Ok(None);
+    }
+    if facts.body.is_none() || limit_fields(facts).is_empty() {
         let message = "a strict budget applies, and the length of this answer cannot be limited";
         return Err(Denial::new(DenialCode::BudgetExceeded, message)
-            .with_hint("set `budget.reserve` to `rolling`, or use a route that takes JSON"));
-    };
-    let longest = price(facts, provider, snapshot).and_then(|price| price.max_output_tokens);
-    let may_come = body.max_output_tokens().map(u64::from).or(longest).unwrap_or(u64::MAX);
-    let is_covered = covered >= may_come && !body.has_unlimited_output();
-    Ok((!is_covered).then(|| u32::try_from(covered).unwrap_or(u32::MAX)))
+            .with_hint("set `budget.reserve` to `rolling`, or use a route whose answer can be limited"));
+    }
+    Ok(Some(u32::try_from(covered).unwrap_or(u32::MAX)))
+}
+
+/// The longest answer that the caller asks for, in tokens, where it says so under a name that counts on its route and
+/// nowhere that there is no limit.
+pub(crate) fn longest_asked(facts: &Facts) -> Option<u32> {
+    let body = facts.body.as_ref().filter(|body| !body.has_unlimited_output())?;
+    body.longest_answer(limit_fields(facts))
 }
 
 /// The body with the answer limited to `tokens`.
@@ -167,30 +187,46 @@ pub(crate) fn output_limit(facts: &Facts, snapshot: &Snapshot, covered: u64) -> 
 /// # Errors
 /// The [`Denial`] of a body that has no place for a limit.
 pub(crate) fn limit_answer(facts: &Facts, body: &[u8], tokens: u32) -> Result<Vec<u8>, Denial> {
-    let field = limit_field(facts);
-    let limited = facts.body.as_ref().and_then(|found| wire::limit_output(body, found, field, tokens));
+    let fields = limit_fields(facts);
+    let limited = facts.body.as_ref().and_then(|found| wire::limit_output(body, found, fields, tokens));
     limited.ok_or_else(|| {
-        let message = format!("a strict budget applies, and `{}` cannot be set in this body", field.name());
+        let name = fields.first().map_or("a limit", |field| field.name());
+        let message = format!("a strict budget applies, and `{name}` cannot be set in this body");
         Denial::new(DenialCode::InvalidRequest, message)
     })
 }
 
-/// Under which name the route takes a limit on the answer's length.
-fn limit_field(facts: &Facts) -> LimitField {
+/// Under which names the route takes a limit on the answer's length, first the one to set where there is none. What
+/// stands under another name limits nothing there: some providers pass over what they do not know. None on routes whose
+/// answer has no such limit.
+fn limit_fields(facts: &Facts) -> &'static [LimitField] {
+    use LimitField as Field;
+    const OTHER_PLACES: [&str; 4] = ["/images/", "/audio/", "/conversations", "/hf-inference/"];
+    const OTHER_ENDS: [&str; 5] = ["/ocr", "/compact", "/complete", "/converse", "/converse-stream"];
+    const BEDROCK: [&str; 2] = ["/invoke", "/invoke-with-response-stream"];
     let wire = facts.provider.as_ref().map_or(WireFormat::OpenAi, |provider| provider.wire);
-    let is_native = |prefix: &str| facts.path.starts_with(prefix);
+    let path = facts.path.as_str();
+    let is_openai = facts.provider.as_ref().is_some_and(|provider| provider.prices == "openai");
     match wire {
-        WireFormat::Google if !facts.path.contains("/openai/") => LimitField::GenerationConfig,
-        WireFormat::Ollama if is_native("/api/") => LimitField::NumPredict,
-        _ if facts.path.ends_with("/responses") => LimitField::MaxOutputTokens,
-        // OpenAI's reasoning models refuse the older name, and its older models take the newer one.
-        WireFormat::OpenAi
-            if facts.path.ends_with("/chat/completions")
-                && facts.provider.as_ref().is_some_and(|provider| provider.prices == "openai") =>
-        {
-            LimitField::MaxCompletionTokens
+        WireFormat::Google if !path.contains("/openai/") => {
+            if path.ends_with(":predict") {
+                &[]
+            } else {
+                &[Field::GenerationConfig]
+            }
         }
-        _ => LimitField::MaxTokens,
+        WireFormat::Ollama if path.starts_with("/api/") => &[Field::NumPredict],
+        _ if OTHER_PLACES.iter().any(|part| path.contains(part)) => &[],
+        _ if OTHER_ENDS.iter().any(|end| path.ends_with(end)) => &[],
+        // Bedrock's, whose bodies are as the model's maker wants them.
+        WireFormat::OpenAi if BEDROCK.iter().any(|end| path.ends_with(end)) => &[],
+        _ if path.ends_with("/responses") => &[Field::MaxOutputTokens],
+        // OpenAI's reasoning models refuse the older name, and its older models take the newer one.
+        _ if path.ends_with("/chat/completions") && is_openai => {
+            &[Field::MaxCompletionTokens, Field::MaxTokens]
+        }
+        _ if path.ends_with("/chat/completions") => &[Field::MaxTokens, Field::MaxCompletionTokens],
+        _ => &[Field::MaxTokens],
     }
 }
 

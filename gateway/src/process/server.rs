@@ -22,14 +22,14 @@ use tokio::task::JoinHandle;
 use vault::Vault;
 use zeroize::Zeroizing;
 
+use crate::caller::listen::{Acceptor, ListenError, Listener, bind_tcp, bind_unix};
 use crate::config::{Config, ConfigError, Limits};
-use crate::control::{Command, Reply};
-use crate::daemon::{Daemon, DaemonError, Place, load_snapshot};
-use crate::home::{Home, HomeError, make_private_dir};
-use crate::listen::{Acceptor, ListenError, Listener, bind_tcp, bind_unix};
-use crate::proxy::Gateway;
+use crate::process::control::{Command, Reply};
+use crate::process::daemon::{Daemon, DaemonError, Place, load_snapshot};
+use crate::process::home::{Home, HomeError, make_private_dir};
+use crate::process::runs;
+use crate::request::proxy::Gateway;
 use crate::rules_watch::RulesWatch;
-use crate::runs;
 use crate::state::Shared;
 
 /// How often changes by other processes are looked for.

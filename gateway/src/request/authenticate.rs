@@ -7,9 +7,9 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use policy::{Capability, Denial, DenialCode, TokenRef};
 
-use crate::headers::{CAPABILITY, CREDENTIALS};
-use crate::passthrough;
-use crate::route::keys_in_query;
+use crate::request::headers::{CAPABILITY, CREDENTIALS};
+use crate::request::passthrough;
+use crate::request::route::keys_in_query;
 use crate::state::Snapshot;
 
 /// Finds the capability that a request proves to hold; with `is_passthrough` in its own header alone, because the

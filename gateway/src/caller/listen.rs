@@ -17,13 +17,13 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::Semaphore;
 
-use crate::connection::Connection;
-use crate::context::refused_head;
-use crate::guard::{Guard, Refuse};
-use crate::lifeline::Lost;
-use crate::proxy::Gateway;
-use crate::respond;
-use crate::socket::Socket;
+use crate::caller::connection::Connection;
+use crate::caller::guard::{Guard, Refuse};
+use crate::caller::lifeline::Lost;
+use crate::caller::socket::Socket;
+use crate::request::context::refused_head;
+use crate::request::proxy::Gateway;
+use crate::request::respond;
 use crate::state::{Shared, now_us};
 
 const BACKLOG: u32 = 1024;

@@ -23,9 +23,9 @@ use policy::{Denial, DenialCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::connection::Connection;
-use crate::framing::{self, BodyFraming};
-use crate::socket::Socket;
+use crate::caller::connection::Connection;
+use crate::caller::framing::{self, BodyFraming};
+use crate::caller::socket::Socket;
 
 const READ_BYTES: usize = 8 * 1024;
 const WRITE_BYTES: usize = 4 * 1024;

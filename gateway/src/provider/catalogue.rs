@@ -12,8 +12,8 @@ use policy::{ProviderId, RouteClass};
 use serde::Deserialize;
 use vault::{Origin, Scheme};
 
-use crate::headers::HeaderPattern;
-use crate::pattern::RoutePattern;
+use crate::provider::pattern::RoutePattern;
+use crate::request::headers::HeaderPattern;
 use crate::wire::WireFormat;
 
 /// One provider, with everything a request to it needs to know.
@@ -149,7 +149,7 @@ impl Catalogue {
     /// The catalogue that is part of the binary.
     pub fn embedded() -> Self {
         static EMBEDDED: LazyLock<Catalogue> = LazyLock::new(|| {
-            Catalogue::parse(include_str!("../../conf/providers.toml"))
+            Catalogue::parse(include_str!("../../../conf/providers.toml"))
                 .expect("a test parses the embedded file")
         });
         EMBEDDED.clone()
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_embedded_catalogue_is_whole() {
-        let providers = Catalogue::parse(include_str!("../../conf/providers.toml")).unwrap().providers();
+        let providers = Catalogue::parse(include_str!("../../../conf/providers.toml")).unwrap().providers();
         assert!(providers.len() >= 22);
         for provider in &providers {
             assert!(is_https(&provider.origin) || provider.is_local, "{}", provider.id);

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use policy::{Denial, RateBook, RateLimit, RatePermit, RateUse, RouteClass, Subject};
 
-use crate::facts::Facts;
+use crate::request::facts::Facts;
 use crate::state::Shared;
 use crate::wire::RequestFacts;
 

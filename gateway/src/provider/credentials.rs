@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue};
 use policy::{Denial, DenialCode, ProviderId};
 use vault::{EntryKind, Origin, Vault};
 
-use crate::catalogue::{AuthStyle, Provider};
 use crate::config::Config;
+use crate::provider::catalogue::{AuthStyle, Provider};
 
 /// The credentials as ready headers, or none of them while the vault is locked.
 #[derive(Debug)]

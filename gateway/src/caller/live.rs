@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use policy::{Denial, Rules, TimestampUs};
 
-use crate::connection::Connection;
+use crate::caller::connection::Connection;
 
 /// The connections that are open.
 #[derive(Debug)]
@@ -99,9 +99,9 @@ mod tests {
     use policy::{AgentName, Capability, CapabilityId, RequestId, Revocation, Scope};
 
     use super::*;
+    use crate::caller::lifeline::Running;
     use crate::config::Config;
-    use crate::facts::Presented;
-    use crate::lifeline::Running;
+    use crate::request::facts::Presented;
 
     fn agent(name: &str) -> AgentName {
         name.parse().unwrap()

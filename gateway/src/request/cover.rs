@@ -7,8 +7,8 @@ use policy::{Denial, DenialCode};
 use storage::Growth;
 
 use crate::config::Reserve;
-use crate::context::{Context, Stage};
-use crate::wire::RequestFacts;
+use crate::request::context::{Context, Stage};
+use crate::request::quote;
 
 /// A stream that has used up what is covered is held back for so long before it looks again.
 const HOLD: Duration = Duration::from_millis(5);
@@ -25,17 +25,19 @@ impl Context {
         if budget.reserve == Reserve::Strict || !self.facts.is_streaming {
             return None;
         }
-        let body = self.facts.body.as_ref();
-        let answers = body.map_or(1, |body| u64::from(body.answers.max(1)));
+        let answers = self.facts.body.as_ref().map_or(1, |body| u64::from(body.answers.max(1)));
         let written = self.meter.as_ref()?.output_tokens_so_far().div_ceil(answers);
-        if written + budget.slice_tokens / 2 <= covered || is_whole(body, covered) {
+        // The provider stops there by itself.
+        let longest = quote::longest_asked(&self.facts).map_or(u64::MAX, u64::from);
+        if written + budget.slice_tokens / 2 <= covered || covered >= longest {
             return None;
         }
-        let is_used_up = written > covered;
-        let growth = reserved.reservation.grow(written.max(covered + budget.slice_tokens));
-        if reserved.reservation.covered_output() != Some(covered) {
+        let growth = reserved.reservation.grow(written.max(covered + budget.slice_tokens).min(longest));
+        let covers = reserved.reservation.covered_output();
+        if covers != Some(covered) {
             self.uncovered_since = None;
         }
+        let is_used_up = covers.is_some_and(|covers| written > covers);
         match growth {
             Growth::Covered => {}
             Growth::Pending | Growth::Refused(_) if !is_used_up => {}
@@ -53,10 +55,4 @@ impl Context {
         }
         Some(HOLD)
     }
-}
-
-/// Whether the provider stops by itself at what is covered.
-fn is_whole(body: Option<&RequestFacts>, covered: u64) -> bool {
-    let Some(body) = body.filter(|body| !body.has_unlimited_output()) else { return false };
-    body.max_output_tokens().is_some_and(|limit| covered >= u64::from(limit))
 }

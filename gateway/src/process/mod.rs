@@ -1,0 +1,8 @@
+//! A process from its start to its end: its home, how it is told things, how it reloads, and how it stops.
+
+pub mod home;
+pub mod control;
+pub(crate) mod runs;
+pub(crate) mod notify;
+pub(crate) mod daemon;
+pub(crate) mod server;
