@@ -20,9 +20,10 @@ CREATE TABLE requests (
     is_streaming          INTEGER NOT NULL CHECK (is_streaming IN (0, 1)),
     status                INTEGER CHECK (status BETWEEN 0 AND 999),
     error_code            TEXT    CHECK (length(error_code) <= 64),
-    outcome               TEXT    NOT NULL CHECK (outcome IN
-                              ('completed', 'refused', 'upstream_error', 'client_gone', 'cut', 'unfinished')),
-    usage_basis           TEXT    NOT NULL CHECK (usage_basis IN ('reported', 'estimated', 'none')),
+    -- In pairs: for a longer list SQLite builds a table of its own with each row.
+    outcome               TEXT    NOT NULL CHECK (outcome IN ('completed', 'refused') OR
+                              outcome IN ('upstream_error', 'client_gone') OR outcome IN ('cut', 'unfinished')),
+    usage_basis           TEXT    NOT NULL CHECK (usage_basis IN ('reported', 'estimated') OR usage_basis = 'none'),
     -- No request has a trillion tokens. The bound keeps a hostile number from making every later sum overflow.
     input_tokens          INTEGER NOT NULL CHECK (input_tokens BETWEEN 0 AND 1000000000000),
     cache_read_tokens     INTEGER NOT NULL CHECK (cache_read_tokens BETWEEN 0 AND 1000000000000),

@@ -6,7 +6,7 @@
 //! Requests move amounts between these three; only a round of the writer changes the sum, in one transaction with
 //! the rows of the log. So whatever happens to this process, the database has already set aside all it may spend.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use jiff::tz::TimeZone;
@@ -233,7 +233,7 @@ impl Books {
         gives_all_back: bool,
     ) -> Vec<Step> {
         self.rounds_planned += 1;
-        let mut booked: HashMap<(BudgetId, TimestampUs), i64> = HashMap::new();
+        let mut booked: BTreeMap<(BudgetId, TimestampUs), i64> = BTreeMap::new();
         for charge in charges {
             *booked.entry((charge.budget, charge.start)).or_default() += charge.amount;
         }
