@@ -5,6 +5,8 @@
 //! where the pieces are cut changes nothing. It is lenient where the request scanner is strict: the answer passes
 //! whatever it is, and a fault in one event must not hide the usage in the next.
 
+use std::ops::Range;
+
 /// Containers whose place is remembered; what is deeper is nowhere.
 const DEPTH_MAX: usize = 64;
 
@@ -26,6 +28,10 @@ pub(crate) trait Leaves {
     fn member(&self, object: Self::Place, key: &[u8]) -> Self::Place;
     /// An object or array begins.
     fn open(&mut self, place: Self::Place, container: Container);
+    /// Some of the text of a string that is a value, without its escapes, as it goes by.
+    fn text(&mut self, _place: Self::Place, _text: &[u8]) {}
+    /// These of the bytes that were fed spell such a text, its closing quote included.
+    fn spelled(&mut self, _place: Self::Place, _bytes: Range<usize>) {}
     /// A string has ended.
     fn string(&mut self, place: Self::Place, text: Text<'_>);
     /// A number, `true`, `false`, `null`, or a word that is no JSON, has ended.
@@ -109,7 +115,10 @@ impl<P: Copy + PartialEq> Tokens<P> {
 
     /// Reads the next piece.
     pub(crate) fn feed<L: Leaves<Place = P>>(&mut self, mut bytes: &[u8], leaves: &mut L) {
+        let length = bytes.len();
         while let Some((first, rest)) = bytes.split_first() {
+            let start = length - bytes.len();
+            let place = self.value_under_way::<L>();
             bytes = match self.state {
                 State::Between => {
                     self.between(*first, leaves);
@@ -117,16 +126,25 @@ impl<P: Copy + PartialEq> Tokens<P> {
                 }
                 State::String => self.in_string(bytes, leaves),
                 State::Escape => {
-                    self.escape(*first);
+                    self.escape(*first, leaves);
                     rest
                 }
                 State::Unicode { digits, unit } => {
-                    self.unicode(*first, digits, unit);
+                    self.unicode(*first, digits, unit, leaves);
                     rest
                 }
                 State::Scalar => self.in_scalar(bytes, leaves),
             };
+            if let Some(place) = place {
+                leaves.spelled(place, start..length - bytes.len());
+            }
         }
+    }
+
+    /// Where the string stands that is being read, if it is a value whose place is known.
+    fn value_under_way<L: Leaves<Place = P>>(&self) -> Option<P> {
+        let is_string = matches!(self.state, State::String | State::Escape | State::Unicode { .. });
+        (is_string && !self.is_key_next && self.next != L::NOWHERE).then_some(self.next)
     }
 
     fn between<L: Leaves<Place = P>>(&mut self, byte: u8, leaves: &mut L) {
@@ -187,7 +205,7 @@ impl<P: Copy + PartialEq> Tokens<P> {
 
     fn in_string<'b, L: Leaves<Place = P>>(&mut self, bytes: &'b [u8], leaves: &mut L) -> &'b [u8] {
         let run = memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
-        self.push(&bytes[..run]);
+        self.push_text(&bytes[..run], leaves);
         match bytes.get(run) {
             None => {}
             Some(b'"') => {
@@ -224,18 +242,18 @@ impl<P: Copy + PartialEq> Tokens<P> {
         &bytes[run..]
     }
 
-    fn escape(&mut self, letter: u8) {
+    fn escape<L: Leaves<Place = P>>(&mut self, letter: u8, leaves: &mut L) {
         self.state = State::String;
         match letter {
             b'u' => self.state = State::Unicode { digits: 0, unit: 0 },
-            _ => self.push_char(super::scan::unescape_letter(letter)),
+            _ => self.push_char(super::scan::unescape_letter(letter), leaves),
         }
     }
 
-    fn unicode(&mut self, digit: u8, digits: u8, unit: u16) {
+    fn unicode<L: Leaves<Place = P>>(&mut self, digit: u8, digits: u8, unit: u16, leaves: &mut L) {
         let Some(value) = char::from(digit).to_digit(16).and_then(|value| u16::try_from(value).ok()) else {
             // No such escape; the string goes on, and no key or number is made of it.
-            self.push_char(char::REPLACEMENT_CHARACTER);
+            self.push_char(char::REPLACEMENT_CHARACTER, leaves);
             self.state = State::String;
             return;
         };
@@ -246,14 +264,22 @@ impl<P: Copy + PartialEq> Tokens<P> {
         }
         self.state = State::String;
         match char::from_u32(u32::from(unit)) {
-            Some(char) => self.push_char(char),
+            Some(char) => self.push_char(char, leaves),
             // Half of a pair, which means a character of four bytes; nothing we tell apart has one.
-            None => self.push(b"??"),
+            None => self.push_text(b"??", leaves),
         }
     }
 
-    fn push_char(&mut self, char: char) {
-        self.push(char.encode_utf8(&mut [0; 4]).as_bytes());
+    fn push_char<L: Leaves<Place = P>>(&mut self, char: char, leaves: &mut L) {
+        self.push_text(char.encode_utf8(&mut [0; 4]).as_bytes(), leaves);
+    }
+
+    /// Some of the text of a string.
+    fn push_text<L: Leaves<Place = P>>(&mut self, text: &[u8], leaves: &mut L) {
+        self.push(text);
+        if let Some(place) = self.value_under_way::<L>().filter(|_| !text.is_empty()) {
+            leaves.text(place, text);
+        }
     }
 
     fn push(&mut self, bytes: &[u8]) {

@@ -4,46 +4,55 @@
 //! [`Channel`] is the scan of one text, such as the words of one answer: it looks at each byte in several views and
 //! remembers a few bytes, however long the text is. Where the text is cut changes nothing.
 //!
+//! Patterns and texts are both compared without case and without what separates, so that a key is found with spaces,
+//! dashes, quotes, line ends or invisible characters between its letters, in the lines of a base64 dump as in one.
+//!
 //! What is not found: a text that somebody was told to encode in a way of his own. A watchlist is a tripwire.
 
+mod channel;
 mod forms;
 mod views;
 
-use aho_corasick::automaton::Automaton;
-use aho_corasick::nfa::contiguous::NFA;
-use aho_corasick::{Anchored, MatchKind};
+use aho_corasick::MatchKind;
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::dfa::DFA;
+use aho_corasick::{Anchored, BuildError};
 
+pub use channel::{Channel, Tail};
 pub use forms::Form;
-use views::Lens;
 pub use views::View;
+use views::{Lens, Squash};
+
+/// Shorter patterns would be found by chance: letters and digits of either case leave 36¹² of this length.
+const LETTERS_MIN: usize = 12;
+/// A secret of fewer bytes is none.
+const BYTES_MIN: usize = 16;
+/// One of fewer different letters is a placeholder, such as a row of the letter x, and stands in ordinary text.
+const DIFFERENT_MIN: usize = 6;
+/// Of a longer secret its parts are looked for, and the forms of its end.
+const FORMS_BYTES_MAX: usize = 256;
+const END_BYTES: usize = 128;
+/// How many secrets one list may have; an automaton takes some hundred kilobytes for each.
+pub const SECRETS_MAX: usize = 512;
 
 /// The secrets that are looked for, ready to be looked for.
 #[derive(Debug)]
 pub struct Watchlist {
-    plain: Patterns,
-    squashed: Patterns,
+    automaton: DFA,
+    start: StateID,
+    /// By pattern.
+    meanings: Vec<Meaning>,
+    /// By state, as [`Self::place`] counts them: what the text ends with.
+    tails: Vec<Tail>,
+    place_shift: u32,
 }
 
-/// Patterns, and what each of them stands for.
-#[derive(Debug)]
-struct Patterns {
-    automaton: NFA,
-    meanings: Vec<(usize, Form)>,
-    /// By state: how many bytes of some pattern the text ends with.
-    depths: Vec<u16>,
-}
-
-/// The scan of one text.
-#[derive(Clone, Debug)]
-pub struct Channel {
-    views: [Looking; View::ALL.len()],
-    seen: u64,
-}
-
+/// What a pattern stands for.
 #[derive(Clone, Copy, Debug)]
-struct Looking {
-    lens: Lens,
-    state: aho_corasick::automaton::StateID,
+struct Meaning {
+    secret: usize,
+    form: Form,
+    letters: usize,
 }
 
 /// A secret that was found.
@@ -57,111 +66,154 @@ pub struct Hit {
     pub view: View,
     /// After how many bytes of the text.
     pub end: u64,
+    /// Of how many letters and digits the pattern consists.
+    pub letters: usize,
 }
 
-/// Secrets that no automaton can be built of: too many, or too long together.
+/// Secrets that no automaton can be built of.
 #[derive(Debug, thiserror::Error)]
-#[error("the watchlist cannot be built")]
-pub struct WatchlistError(#[from] aho_corasick::BuildError);
+pub enum WatchlistError {
+    /// There are more than [`SECRETS_MAX`].
+    #[error("at most {SECRETS_MAX} secrets can be looked for, not {0}")]
+    TooMany(usize),
+    /// They are too long together.
+    #[error("the watchlist cannot be built")]
+    Build(#[from] BuildError),
+}
 
 impl Watchlist {
-    /// A list of these secrets. One that is shorter than sixteen bytes would be found by chance, and is not.
+    /// A list of these secrets. Those that [`Watchlist::can_watch`] denies are not found.
     ///
     /// # Errors
     /// [`WatchlistError`] when they are too many for an automaton.
     pub fn new<S: AsRef<[u8]>>(secrets: &[S]) -> Result<Self, WatchlistError> {
-        let (mut plain, mut squashed) = (Vec::new(), Vec::new());
+        if secrets.len() > SECRETS_MAX {
+            return Err(WatchlistError::TooMany(secrets.len()));
+        }
+        let (mut patterns, mut meanings, mut raw) = (Vec::new(), Vec::new(), Vec::new());
         for (index, secret) in secrets.iter().enumerate() {
-            for (form, pattern) in forms::patterns(secret.as_ref()) {
-                if matches!(form, Form::Plain | Form::Part | Form::Reversed | Form::Hex) {
-                    squashed.push((index, form, squash(&pattern)));
+            for (form, spelled) in patterns_of(secret.as_ref()) {
+                let pattern = squash(&spelled);
+                if pattern.len() >= LETTERS_MIN {
+                    meanings.push(Meaning { secret: index, form, letters: pattern.len() });
+                    patterns.push(pattern);
+                    raw.push(spelled);
                 }
-                plain.push((index, form, pattern));
             }
         }
-        squashed.retain(|(_, _, pattern)| pattern.len() >= forms::BYTES_MIN);
-        Ok(Self { plain: Patterns::new(plain)?, squashed: Patterns::new(squashed)? })
+        let automaton = DFA::builder().match_kind(MatchKind::Standard).build(&patterns)?;
+        let start = automaton
+            .start_state(Anchored::No)
+            .expect("a searcher that is built to begin anywhere has a state to begin in");
+        let mut list = Self { automaton, start, meanings, tails: Vec::new(), place_shift: 0 };
+        list.note_tails(&raw);
+        Ok(list)
     }
 
-    fn patterns(&self, view: View) -> &Patterns {
-        if view == View::Squashed { &self.squashed } else { &self.plain }
+    /// Whether a secret can be told from ordinary text: it has sixteen bytes, twelve letters and digits among them,
+    /// and six that are different.
+    pub fn can_watch(secret: &[u8]) -> bool {
+        let mut letters = squash(secret);
+        let count = letters.len();
+        letters.sort_unstable();
+        letters.dedup();
+        secret.len() >= BYTES_MIN && count >= LETTERS_MIN && letters.len() >= DIFFERENT_MIN
     }
-}
 
-fn squash(pattern: &[u8]) -> Vec<u8> {
-    let (mut lens, mut squashed) = (Lens::default(), Vec::new());
-    pattern.iter().for_each(|byte| lens.look(View::Squashed, *byte, |byte| squashed.push(byte)));
-    squashed
-}
+    /// Remembers for each state what a text ends with that leads there.
+    fn note_tails(&mut self, patterns: &[Vec<u8>]) {
+        let states: Vec<(StateID, Tail)> = patterns.iter().flat_map(|pattern| self.walk(pattern)).collect();
+        // States are numbered in steps of a power of two.
+        self.place_shift = states.iter().map(|(state, _)| state.as_u32().trailing_zeros()).min().unwrap_or(0);
+        let places = states.iter().map(|(state, _)| self.place(*state) + 1).max().unwrap_or(0);
+        self.tails = vec![Tail::default(); places];
+        for (state, tail) in states {
+            let place = self.place(state);
+            self.tails[place] = self.tails[place].max(tail);
+        }
+    }
 
-impl Patterns {
-    fn new(patterns: Vec<(usize, Form, Vec<u8>)>) -> Result<Self, WatchlistError> {
-        let texts = || patterns.iter().map(|(_, _, pattern)| pattern);
-        let automaton = NFA::builder().match_kind(MatchKind::Standard).build(texts())?;
-        let mut depths = Vec::new();
-        for pattern in texts() {
-            let mut state = start(&automaton);
-            for (index, byte) in pattern.iter().enumerate() {
-                state = automaton.next_state(Anchored::No, state, *byte);
-                let place = state.as_usize();
-                if depths.len() <= place {
-                    depths.resize(place + 1, 0);
+    /// The states through which a pattern leads, with what the text ends with at each.
+    fn walk(&self, pattern: &[u8]) -> Vec<(StateID, Tail)> {
+        let count = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+        let (mut squash, mut state, mut letters) = (Squash::default(), self.start, 0);
+        let mut states = Vec::with_capacity(pattern.len());
+        for (index, byte) in pattern.iter().enumerate() {
+            if let Some(letter) = squash.look(*byte) {
+                state = self.next(state, letter);
+                letters += 1;
+                states.push((state, Tail { letters: count(letters), bytes: count(index + 1) }));
+            }
+        }
+        states
+    }
+
+    fn place(&self, state: StateID) -> usize {
+        state.as_usize() >> self.place_shift
+    }
+
+    fn tail(&self, state: StateID) -> Tail {
+        self.tails.get(self.place(state)).copied().unwrap_or_default()
+    }
+
+    fn next(&self, state: StateID, letter: u8) -> StateID {
+        self.automaton.next_state(Anchored::No, state, letter)
+    }
+
+    /// What was found, whole, when the text led to this state.
+    fn matches(&self, state: StateID) -> impl Iterator<Item = Meaning> + use<'_> {
+        let count = if self.automaton.is_match(state) { self.automaton.match_len(state) } else { 0 };
+        (0..count).map(move |at| self.meanings[self.automaton.match_pattern(state, at).as_usize()])
+    }
+
+    /// Where in `text`, at whose end something of so many letters was found in this view, it begins. What begins
+    /// before the text begins with it.
+    pub fn start_in(text: &[u8], view: View, letters: usize) -> usize {
+        let (mut lens, mut squash, mut begin) = (Lens::default(), Squash::default(), 0);
+        let mut starts = Vec::new();
+        for (index, byte) in text.iter().enumerate() {
+            if lens.is_idle() && squash.is_idle() {
+                begin = index;
+            }
+            lens.look(view, *byte, |byte| {
+                if squash.look(byte).is_some() {
+                    starts.push(begin);
                 }
-                depths[place] = u16::try_from(index + 1).unwrap_or(u16::MAX);
-            }
+            });
         }
-        let meanings = patterns.iter().map(|(secret, form, _)| (*secret, *form)).collect();
-        Ok(Self { automaton, meanings, depths })
+        starts.len().checked_sub(letters).and_then(|at| starts.get(at)).copied().unwrap_or(0)
     }
 
-    fn depth(&self, looking: &Looking) -> usize {
-        self.depths.get(looking.state.as_usize()).copied().unwrap_or(0).into()
-    }
-}
-
-fn start(automaton: &NFA) -> aho_corasick::automaton::StateID {
-    automaton.start_state(Anchored::No).expect("it was built to be searched from anywhere")
-}
-
-impl Channel {
-    /// The scan of a text that begins.
-    pub fn new(list: &Watchlist) -> Self {
-        let looking = |view| Looking { lens: Lens::default(), state: start(&list.patterns(view).automaton) };
-        Self { views: View::ALL.map(looking), seen: 0 }
-    }
-
-    /// Looks at the next piece of the text. It must be the list that the channel was made for.
-    pub fn feed(&mut self, list: &Watchlist, text: &[u8], mut on_hit: impl FnMut(Hit)) {
-        for (view, looking) in View::ALL.into_iter().zip(&mut self.views) {
-            let patterns = list.patterns(view);
-            for (index, byte) in text.iter().enumerate() {
-                let end = self.seen + index as u64 + 1;
-                let Looking { lens, state } = looking;
-                lens.look(view, *byte, |byte| {
-                    *state = patterns.automaton.next_state(Anchored::No, *state, byte);
-                    if patterns.automaton.is_match(*state) {
-                        for at in 0..patterns.automaton.match_len(*state) {
-                            let pattern = patterns.automaton.match_pattern(*state, at);
-                            let (secret, form) = patterns.meanings[pattern.as_usize()];
-                            on_hit(Hit { secret, form, view, end });
-                        }
-                    }
-                });
-            }
-        }
-        self.seen += text.len() as u64;
-    }
-
-    /// How many bytes of some pattern the text ends with, in the view in which they are most: what follows may make a
-    /// secret of them. Short ends in the squashed view are ordinary words and do not count.
-    pub fn live_prefix(&self, list: &Watchlist) -> usize {
-        const SQUASHED_MIN: usize = 12;
-        let depth = |(view, looking): (View, &Looking)| {
-            let depth = list.patterns(view).depth(looking);
-            if view == View::Squashed && depth < SQUASHED_MIN { 0 } else { depth }
+    /// Puts a `*` in the place of each byte of every secret in a text that is all there, and tells what they were.
+    pub fn mask(&self, text: &mut [u8]) -> Vec<Hit> {
+        let mut hits = Vec::new();
+        Channel::new(self).feed(self, text, |hit| hits.push(hit));
+        let place = |hit: &Hit| {
+            let end = usize::try_from(hit.end).unwrap_or(text.len());
+            Self::start_in(&text[..end], hit.view, hit.letters)..end
         };
-        View::ALL.into_iter().zip(&self.views).map(depth).max().unwrap_or(0)
+        let places: Vec<_> = hits.iter().map(place).collect();
+        places.into_iter().for_each(|place| text[place].fill(b'*'));
+        hits
     }
+}
+
+/// Every pattern by which a secret is found, as it is spelled.
+fn patterns_of(secret: &[u8]) -> Vec<(Form, Vec<u8>)> {
+    if !Watchlist::can_watch(secret) {
+        return Vec::new();
+    }
+    if secret.len() <= FORMS_BYTES_MAX {
+        return forms::patterns(secret);
+    }
+    let whole = forms::patterns(secret).into_iter().filter(|(form, _)| *form == Form::Part);
+    let end = forms::patterns(&secret[secret.len() - END_BYTES..]).into_iter();
+    whole.chain(end.map(|(form, text)| (if form == Form::Plain { Form::Part } else { form }, text))).collect()
+}
+
+fn squash(text: &[u8]) -> Vec<u8> {
+    let mut squash = Squash::default();
+    text.iter().filter_map(|byte| squash.look(*byte)).collect()
 }
 
 #[cfg(test)]

@@ -22,44 +22,89 @@ fn check_found(text: &str, view: View, form: Form) {
 #[test]
 fn a_secret_is_found_however_it_is_written() {
     check_found(&format!("the key is {KEY}, you see"), View::Plain, Form::Plain);
+    check_found(&KEY.to_uppercase(), View::Plain, Form::Plain);
     check_found(&KEY[..40], View::Plain, Form::Part);
     check_found(&KEY.chars().rev().collect::<String>(), View::Plain, Form::Reversed);
     let hex: String = KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
     check_found(&hex, View::Plain, Form::Hex);
     check_found(&hex.to_uppercase(), View::Plain, Form::Hex);
-    let spaced: String = KEY.bytes().map(|byte| format!("\\x{byte:02x} ")).collect();
-    assert!(hits(&Watchlist::new(&[KEY]).unwrap(), &[spaced.as_bytes()]).is_empty(), "an `x` is a letter");
     let spaced: String = KEY.bytes().map(|byte| format!("{byte:02X}:")).collect();
-    check_found(&spaced, View::Squashed, Form::Hex);
+    check_found(&spaced, View::Plain, Form::Hex);
+    let escaped: String = KEY.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
+    check_found(&escaped, View::Escaped, Form::Plain);
     let escaped: String = KEY.chars().map(|char| format!("\\u{:04x}", char as u32)).collect();
-    check_found(&escaped, View::Json, Form::Plain);
+    check_found(&escaped, View::Escaped, Form::Plain);
     let percent: String = KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
     check_found(&percent, View::Percent, Form::Plain);
     let html: String = KEY.bytes().map(|byte| format!("&#{byte};")).collect();
     check_found(&html, View::Html, Form::Plain);
     let apart: String = KEY.chars().map(|char| format!("{char}\u{200b} ")).collect();
-    check_found(&apart, View::Squashed, Form::Plain);
+    check_found(&apart, View::Plain, Form::Plain);
+    let wide: String = KEY.chars().filter_map(|char| char::from_u32(char as u32 + 0xfee0)).collect();
+    check_found(&wide, View::Plain, Form::Plain);
 }
 
 #[test]
-fn the_depth_tells_whether_a_secret_may_be_coming() {
+fn a_long_secret_is_found_by_its_parts_and_its_end() {
+    let long: String = (0..2_000u32).map(|n| char::from(b'a' + (n * n % 23) as u8)).collect();
+    let list = Watchlist::new(&[&long]).unwrap();
+    for text in [&long[..], &long[..300], &long[1_800..]] {
+        assert!(!hits(&list, &[text.as_bytes()]).is_empty());
+    }
+}
+
+#[test]
+fn the_tail_tells_whether_a_secret_may_be_coming() {
     let list = Watchlist::new(&[KEY]).unwrap();
     let mut channel = Channel::new(&list);
-    let mut depth = |text: &str| {
+    let mut tail = |text: &str| {
         channel.feed(&list, text.as_bytes(), |_| {});
-        channel.live_prefix(&list)
+        channel.tail(&list)
     };
-    assert_eq!(depth("ordinary words, and nothing "), 0);
-    assert_eq!(depth("sk-p"), 4);
-    assert_eq!(depth("roj-T3Bl"), 12);
-    assert_eq!(depth(" no, it was none"), 0);
+    assert_eq!(tail("ordinary words, and nothing "), Tail::default());
+    assert_eq!(tail("sk-p"), Tail { letters: 3, bytes: 4 });
+    let live = tail("roj-T3Bl");
+    assert!(live == Tail { letters: 10, bytes: 12 } && live.is_live() && !live.is_telling());
+    assert!(tail("bkFJ").is_telling());
+    assert!(!tail(" no, it was none").is_live());
 }
 
 #[test]
-fn an_empty_list_finds_nothing() {
-    let list = Watchlist::new::<&str>(&[]).unwrap();
-    assert!(hits(&list, &[b"anything at all"]).is_empty());
-    assert!(Watchlist::new(&["short"]).is_ok_and(|list| hits(&list, &[b"short"]).is_empty()));
+fn what_is_masked_is_what_was_found_and_no_more() {
+    let list = Watchlist::new(&[KEY]).unwrap();
+    let mask = |text: &str| {
+        let mut bytes = text.as_bytes().to_vec();
+        let hits = list.mask(&mut bytes);
+        (String::from_utf8(bytes).unwrap(), hits.is_empty())
+    };
+    assert_eq!(mask("nothing here"), ("nothing here".to_owned(), true));
+    let stars = "*".repeat(KEY.len());
+    assert_eq!(mask(&format!("key=\"{KEY}\", and {KEY}")), (format!("key=\"{stars}\", and {stars}"), false));
+    let (masked, _) = mask(&format!("a %73{}!", &KEY[1..]));
+    assert_eq!(masked, format!("a {}!", "*".repeat(KEY.len() + 2)));
+}
+
+#[test]
+fn what_is_no_secret_is_not_looked_for() {
+    assert!(hits(&Watchlist::new::<&str>(&[]).unwrap(), &[b"anything at all"]).is_empty());
+    for text in ["short", "sk-xxxxxxxxxxxxxxxxxxxxxxxx", "- - - -.-.-.-.- _ - - - a b c"] {
+        assert!(!Watchlist::can_watch(text.as_bytes()), "{text}");
+        assert!(hits(&Watchlist::new(&[text]).unwrap(), &[text.as_bytes()]).is_empty());
+    }
+    assert!(matches!(Watchlist::new(&[KEY; SECRETS_MAX + 1]), Err(WatchlistError::TooMany(_))));
+}
+
+/// A text in one of the listed encodings.
+fn encoded(secret: &str, form: usize) -> String {
+    match form {
+        0 => secret.to_owned(),
+        1 => secret.chars().rev().collect(),
+        2 => secret.bytes().map(|byte| format!("{byte:02x}")).collect(),
+        3 => secret.bytes().map(|byte| format!("%{byte:02X}")).collect(),
+        4 => secret.bytes().map(|byte| format!("&#x{byte:x};")).collect(),
+        5 => secret.chars().map(|char| format!("{char}\u{2060}")).collect(),
+        _ => secret.chars().map(|char| format!("\\u{:04x}", char as u32)).collect(),
+    }
 }
 
 proptest! {
@@ -67,20 +112,14 @@ proptest! {
     /// cut changes nothing.
     #[test]
     fn where_the_text_is_cut_changes_nothing(
-        secret in "[a-zA-Z0-9_-]{16,64}",
+        secret in "[a-zA-Z0-9_-]{20,64}",
         before in ".{0,40}",
         after in ".{0,40}",
-        form in 0usize..5,
+        form in 0usize..7,
         cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
     ) {
-        let written = match form {
-            0 => secret.clone(),
-            1 => secret.chars().rev().collect(),
-            2 => secret.bytes().map(|byte| format!("{byte:02x}")).collect(),
-            3 => secret.bytes().map(|byte| format!("%{byte:02X}")).collect(),
-            _ => secret.chars().map(|char| format!("\\u{:04x}", char as u32)).collect(),
-        };
-        let text = format!("{before} {written} {after}").into_bytes();
+        prop_assume!(Watchlist::can_watch(secret.as_bytes()));
+        let text = format!("{before} {} {after}", encoded(&secret, form)).into_bytes();
         let list = Watchlist::new(&[&secret]).unwrap();
         let whole = hits(&list, &[&text]);
         prop_assert!(!whole.is_empty(), "{}", String::from_utf8_lossy(&text));
@@ -91,10 +130,43 @@ proptest! {
         prop_assert_eq!(hits(&list, &pieces), whole);
     }
 
+    /// Views that part from the plain one and join it again find what they would find alone.
+    #[test]
+    fn joined_views_see_what_each_sees_alone(text in "[ab1 \\\\%&#;xué-]{0,80}") {
+        let list = Watchlist::new(&["ab1ab1a1b1a1bbaa-cdefgh"]).unwrap();
+        let mut joined = Channel::new(&list);
+        joined.feed(&list, text.as_bytes(), |_| {});
+        for view in View::ALL {
+            let (mut lens, mut squash, mut state) = (Lens::default(), Squash::default(), list.start);
+            for byte in text.bytes() {
+                lens.look(view, byte, |byte| if let Some(letter) = squash.look(byte) {
+                    state = list.next(state, letter);
+                });
+            }
+            prop_assert!(joined.tail(&list).letters >= list.tail(state).letters, "{:?} {}", view, text);
+        }
+    }
+
     #[test]
     fn other_text_is_not_taken_for_a_secret(secret in "[a-zA-Z0-9]{20,48}", text in "[a-zA-Z0-9 .\\\\%&;-]{0,400}") {
         prop_assume!(!text.contains(&secret));
         let list = Watchlist::new(&[&secret]).unwrap();
         prop_assert_eq!(hits(&list, &[text.as_bytes()]), vec![]);
+    }
+
+    /// After masking nothing is left to be found, and nothing has become longer.
+    #[test]
+    fn masked_text_holds_no_secret(
+        secret in "[a-zA-Z0-9_-]{20,64}",
+        before in "[ -~]{0,30}",
+        form in 0usize..7,
+    ) {
+        prop_assume!(Watchlist::can_watch(secret.as_bytes()));
+        let list = Watchlist::new(&[&secret]).unwrap();
+        let text = format!("{before}{} {before}", encoded(&secret, form)).into_bytes();
+        let mut masked = text.clone();
+        prop_assert!(!list.mask(&mut masked).is_empty());
+        prop_assert_eq!(masked.len(), text.len());
+        prop_assert_eq!(hits(&list, &[&masked]), vec![]);
     }
 }

@@ -1,0 +1,178 @@
+//! Hot: the scan of one text.
+
+use aho_corasick::automaton::{Automaton, StateID};
+
+use super::views::{Lens, Squash, View};
+use super::{Hit, Watchlist};
+
+/// The scan of one text. It must be fed with the list that it was made for.
+///
+/// The views differ from the plain one only from an escape on, and soon agree with it again; so most bytes are looked
+/// at once.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    plain: Walk,
+    apart: [Option<Apart>; 3],
+    seen: u64,
+}
+
+/// Where a view of a text stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Walk {
+    squash: Squash,
+    state: StateID,
+}
+
+/// A view that differs from the plain one at the moment.
+#[derive(Clone, Copy, Debug)]
+struct Apart {
+    view: View,
+    lens: Lens,
+    walk: Walk,
+}
+
+/// The beginning of a secret with which a text ends, in the view in which it is most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// Its letters and digits.
+    pub letters: u16,
+    /// The bytes of the secret that it covers, or of the form in which the secret is written.
+    pub bytes: u16,
+}
+
+impl Tail {
+    /// Whether a secret may be coming: more than ordinary words happen to have in common with one.
+    pub fn is_live(self) -> bool {
+        self.letters >= 8 || self.bytes >= 12
+    }
+
+    /// Whether so much of a secret is there that it would be told if no more came.
+    pub fn is_telling(self) -> bool {
+        self.bytes >= 16
+    }
+
+    pub(super) fn max(self, other: Self) -> Self {
+        Self { letters: self.letters.max(other.letters), bytes: self.bytes.max(other.bytes) }
+    }
+}
+
+/// What a byte of plain text is to the scan: nothing, a letter, or something that needs care because escapes and
+/// characters of several bytes begin with it.
+const NOTHING: u8 = 0;
+const CARE: u8 = 1;
+const MEANINGS: [u8; 256] = {
+    let mut meanings = [NOTHING; 256];
+    let mut byte = 0u8;
+    loop {
+        meanings[byte as usize] = match (byte, Squash::ascii(byte)) {
+            (b'\\' | b'%' | b'&' | 0x80.., _) => CARE,
+            (_, Some(letter)) => letter,
+            (_, None) => NOTHING,
+        };
+        if byte == u8::MAX {
+            break meanings;
+        }
+        byte += 1;
+    }
+};
+
+impl Channel {
+    /// The scan of a text that begins.
+    pub fn new(list: &Watchlist) -> Self {
+        let plain = Walk { squash: Squash::default(), state: list.start };
+        Self { plain, apart: [None; 3], seen: 0 }
+    }
+
+    /// Looks at the next piece of the text.
+    pub fn feed(&mut self, list: &Watchlist, mut text: &[u8], mut on_hit: impl FnMut(Hit)) {
+        while !text.is_empty() {
+            if self.plain.squash.is_idle() && self.apart.iter().all(Option::is_none) {
+                text = self.run(list, text, &mut on_hit);
+            }
+            if let Some((byte, rest)) = text.split_first() {
+                self.step(list, *byte, &mut on_hit);
+                text = rest;
+            }
+        }
+    }
+
+    /// What the text ends with.
+    pub fn tail(&self, list: &Watchlist) -> Tail {
+        let apart = self.apart.iter().flatten().map(|apart| apart.walk);
+        apart.fold(list.tail(self.plain.state), |tail, walk| tail.max(list.tail(walk.state)))
+    }
+
+    /// The view that ends with most letters of a secret, and how many they are.
+    pub fn deepest(&self, list: &Watchlist) -> (View, usize) {
+        let plain = (View::Plain, list.tail(self.plain.state).letters);
+        let apart = self.apart.iter().flatten().map(|one| (one.view, list.tail(one.walk.state).letters));
+        let (view, letters) =
+            apart.fold(plain, |deepest, other| if other.1 > deepest.1 { other } else { deepest });
+        (view, letters.into())
+    }
+
+    /// How many bytes of the text were looked at.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Goes on while all views are one. What is left begins with a byte that needs care.
+    fn run<'t>(&mut self, list: &Watchlist, text: &'t [u8], on_hit: &mut impl FnMut(Hit)) -> &'t [u8] {
+        let mut state = self.plain.state;
+        let mut length = text.len();
+        for (index, byte) in text.iter().enumerate() {
+            match MEANINGS[usize::from(*byte)] {
+                NOTHING => {}
+                CARE => {
+                    length = index;
+                    break;
+                }
+                letter => {
+                    state = list.next(state, letter);
+                    if list.automaton.is_special(state) {
+                        report(list, state, View::Plain, self.seen + index as u64 + 1, on_hit);
+                    }
+                }
+            }
+        }
+        self.plain.state = state;
+        self.seen += length as u64;
+        &text[length..]
+    }
+
+    /// Goes on by one byte, each view for itself.
+    fn step(&mut self, list: &Watchlist, byte: u8, on_hit: &mut impl FnMut(Hit)) {
+        self.seen += 1;
+        let end = self.seen;
+        if let Some(view) = View::parting_at(byte) {
+            let slot = &mut self.apart[view as usize - 1];
+            slot.get_or_insert(Apart { view, lens: Lens::default(), walk: self.plain });
+        }
+        self.plain.step(list, byte, View::Plain, end, on_hit);
+        for slot in &mut self.apart {
+            let Some(apart) = slot else { continue };
+            let Apart { view, lens, walk } = apart;
+            lens.look(*view, byte, |byte| walk.step(list, byte, *view, end, on_hit));
+            if lens.is_idle() && *walk == self.plain {
+                *slot = None;
+            }
+        }
+    }
+}
+
+impl Walk {
+    fn step(&mut self, list: &Watchlist, byte: u8, view: View, end: u64, on_hit: &mut impl FnMut(Hit)) {
+        let Some(letter) = self.squash.look(byte) else { return };
+        self.state = list.next(self.state, letter);
+        if list.automaton.is_special(self.state) {
+            report(list, self.state, view, end, on_hit);
+        }
+    }
+}
+
+#[cold]
+fn report(list: &Watchlist, state: StateID, view: View, end: u64, on_hit: &mut impl FnMut(Hit)) {
+    for meaning in list.matches(state) {
+        on_hit(Hit { secret: meaning.secret, form: meaning.form, view, end, letters: meaning.letters });
+    }
+}
