@@ -30,12 +30,15 @@ pub(crate) trait Leaves {
     fn open(&mut self, place: Self::Place, container: Container);
     /// Some of the text of a string that is a value, without its escapes, as it goes by.
     fn text(&mut self, _place: Self::Place, _text: &[u8]) {}
-    /// These of the bytes that were fed spell such a text, its closing quote included.
-    fn spelled(&mut self, _place: Self::Place, _bytes: Range<usize>) {}
+    /// These of the bytes that were fed spell such a text, its closing quote included; the last escape among them
+    /// `is_whole`, or goes on.
+    fn spelled(&mut self, _place: Self::Place, _bytes: Range<usize>, _is_whole: bool) {}
     /// A string has ended.
     fn string(&mut self, place: Self::Place, text: Text<'_>);
     /// A number, `true`, `false`, `null`, or a word that is no JSON, has ended.
     fn scalar(&mut self, place: Self::Place, text: Text<'_>);
+    /// An object or array has ended, after so many of the bytes that were fed; so many are open still.
+    fn close(&mut self, _depth: usize, _end: usize) {}
     /// The outermost container has ended.
     fn document_end(&mut self);
 }
@@ -121,7 +124,7 @@ impl<P: Copy + PartialEq> Tokens<P> {
             let place = self.value_under_way::<L>();
             bytes = match self.state {
                 State::Between => {
-                    self.between(*first, leaves);
+                    self.between(*first, start + 1, leaves);
                     rest
                 }
                 State::String => self.in_string(bytes, leaves),
@@ -136,7 +139,8 @@ impl<P: Copy + PartialEq> Tokens<P> {
                 State::Scalar => self.in_scalar(bytes, leaves),
             };
             if let Some(place) = place {
-                leaves.spelled(place, start..length - bytes.len());
+                let is_whole = matches!(self.state, State::Between | State::String);
+                leaves.spelled(place, start..length - bytes.len(), is_whole);
             }
         }
     }
@@ -147,7 +151,7 @@ impl<P: Copy + PartialEq> Tokens<P> {
         (is_string && !self.is_key_next && self.next != L::NOWHERE).then_some(self.next)
     }
 
-    fn between<L: Leaves<Place = P>>(&mut self, byte: u8, leaves: &mut L) {
+    fn between<L: Leaves<Place = P>>(&mut self, byte: u8, end: usize, leaves: &mut L) {
         match byte {
             b' ' | b'\t' | b'\n' | b'\r' => {}
             b'"' => {
@@ -156,7 +160,7 @@ impl<P: Copy + PartialEq> Tokens<P> {
             }
             b'{' => self.open(Container::Object, leaves),
             b'[' => self.open(Container::Array, leaves),
-            b'}' | b']' => self.close(leaves),
+            b'}' | b']' => self.close(end, leaves),
             b':' => self.is_key_next = false,
             b',' => self.after_value::<L>(),
             _ => {
@@ -182,9 +186,10 @@ impl<P: Copy + PartialEq> Tokens<P> {
         self.after_value::<L>();
     }
 
-    fn close<L: Leaves<Place = P>>(&mut self, leaves: &mut L) {
+    fn close<L: Leaves<Place = P>>(&mut self, end: usize, leaves: &mut L) {
         self.depth = self.depth.saturating_sub(1);
         self.is_key_next = false;
+        leaves.close(self.depth, end);
         if self.depth == 0 {
             self.next = L::ROOT;
             leaves.document_end();

@@ -133,7 +133,8 @@ impl Watchlist {
         }
     }
 
-    /// The states through which a pattern leads, with what the text ends with at each.
+    /// The states through which a pattern leads, with what the text ends with at each, but for the last: there it is
+    /// whole, and has been found.
     fn walk(&self, pattern: &[u8]) -> Vec<(StateID, Tail)> {
         let count = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
         let (mut squash, mut state, mut letters) = (Squash::default(), self.start, 0);
@@ -145,6 +146,7 @@ impl Watchlist {
                 states.push((state, Tail { letters: count(letters), bytes: count(index + 1) }));
             }
         }
+        states.pop();
         states
     }
 

@@ -1,0 +1,155 @@
+use super::*;
+
+const KEY: &str = "sk-proj-T3BlbkFJ0123456789abcdefghijKLMNOPQRSTUV";
+const MARK: &str = "tkc-9f8e7d6c5b4a39281706abcd";
+
+fn watch() -> Arc<Watch> {
+    let key = Watched::Key { provider: "openai".to_owned() };
+    let mark = Watched::PromptMark { name: "ops".to_owned() };
+    Arc::new(Watch::new([(key, KEY), (mark, MARK)]))
+}
+
+/// What a caller gets of an answer in these chunks, what was found, and whether it was ended.
+fn pass(framing: Option<Framing>, can_stop: bool, chunks: &[&[u8]]) -> (String, Vec<Finding>, bool) {
+    let mut fence = Fence::new(watch(), framing, true, can_stop);
+    let (mut got, mut findings, mut is_stopped) = (Vec::new(), Vec::new(), false);
+    let mut take = |passed: Passed| {
+        got.extend_from_slice(&passed.bytes.unwrap_or_default());
+        findings.extend(passed.findings);
+        is_stopped |= passed.must_stop;
+    };
+    for chunk in chunks {
+        take(fence.pass(Some(Bytes::copy_from_slice(chunk)), false));
+    }
+    take(fence.pass(None, true));
+    (String::from_utf8(got).unwrap(), findings, is_stopped)
+}
+
+fn chat(delta: &str) -> String {
+    let delta = serde_json::to_string(delta).unwrap();
+    format!("data: {{\"id\":\"c\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{delta}}}}}]}}\n\n")
+}
+
+/// The words of a chat that was streamed.
+fn words(stream: &str) -> String {
+    let events = stream.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
+    let value = |event: &str| serde_json::from_str::<serde_json::Value>(event).unwrap();
+    events.map(|event| value(event)["choices"][0]["delta"]["content"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn ordinary_words_pass_at_once_and_as_they_are() {
+    let mut fence = Fence::new(watch(), Some(Framing::Sse), true, true);
+    for word in ["Hello", ", a sk", "-task is", " \u{e9}\n", "done"] {
+        let chunk = Bytes::from(chat(word));
+        let passed = fence.pass(Some(chunk.clone()), false);
+        assert_eq!(passed.bytes.unwrap().as_ptr(), chunk.as_ptr(), "it is not even copied");
+        assert!(passed.findings.is_empty() && !passed.must_stop);
+    }
+}
+
+#[test]
+fn a_key_in_pieces_is_masked_before_anybody_has_it() {
+    for size in 1..20 {
+        let text = format!("the key is {KEY}, you see");
+        let letters: Vec<char> = text.chars().collect();
+        let events: Vec<String> =
+            letters.chunks(size).map(|piece| chat(&piece.iter().collect::<String>())).collect();
+        let chunks: Vec<&[u8]> = events.iter().map(|event| event.as_bytes()).collect();
+        let (got, findings, is_stopped) = pass(Some(Framing::Sse), true, &chunks);
+        let words = words(&got);
+        assert_eq!(words.len(), text.len());
+        assert!(words.starts_with("the key is ") && words.ends_with(", you see"), "{words}");
+        let shown = KEY.char_indices().find(|(at, _)| !words.contains(&KEY[..*at])).unwrap().0;
+        assert!(shown < 16, "{size}: {words}");
+        assert_eq!((findings.len(), is_stopped), (1, false));
+        assert_eq!(got.len(), events.concat().len());
+    }
+}
+
+#[test]
+fn a_canary_ends_the_stream_before_its_event() {
+    let events = [chat("so: "), chat("tkc-9f8e7d"), chat("6c5b4a392817"), chat("06abcd and more")];
+    let chunks: Vec<&[u8]> = events.iter().map(|event| event.as_bytes()).collect();
+    let (got, findings, is_stopped) = pass(Some(Framing::Sse), true, &chunks);
+    assert_eq!((got, is_stopped), (events[0].clone(), true));
+    assert_eq!(findings[0].watched.to_string(), "the prompt mark `ops`");
+}
+
+#[test]
+fn what_the_provider_repeats_of_the_prompt_is_no_finding() {
+    let event =
+        format!("data: {{\"type\":\"response.created\",\"response\":{{\"instructions\":\"{MARK}\"}}}}\n\n");
+    let (got, findings, is_stopped) = pass(Some(Framing::Sse), true, &[event.as_bytes()]);
+    assert_eq!((got, findings, is_stopped), (event, vec![], false));
+}
+
+#[test]
+fn an_answer_that_cannot_be_ended_is_masked_and_stays_json() {
+    let document =
+        serde_json::json!({ "choices": [{ "message": { "content": format!("é \"{KEY}\" {MARK}\n") } }] });
+    let text = document.to_string().replace("T3Bl", "\\u00543\\u0042l");
+    for size in [1, 7, 64, 10_000] {
+        // A few letters are let go before they look like anything.
+        let few = if size < 64 { 14 } else { 0 };
+        let chunks: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+        let (got, findings, is_stopped) = pass(Some(Framing::Json), false, &chunks);
+        assert_eq!((got.len(), findings.len(), is_stopped), (text.len(), 2, false));
+        let got: serde_json::Value = serde_json::from_str(&got).unwrap();
+        let content = got["choices"][0]["message"]["content"].as_str().unwrap();
+        let stars = |length| "*".repeat(length);
+        assert!(content.contains(&format!("{}\" ", stars(KEY.len() + 10 - few))), "{size}: {content}");
+        assert!(content.ends_with(&format!("{}\n", stars(MARK.len() - few))), "{size}: {content}");
+    }
+}
+
+#[test]
+fn a_stream_that_ends_within_a_key_does_not_tell_it() {
+    let events = [chat("see "), chat(&KEY[..20])];
+    let chunks: Vec<&[u8]> = events.iter().map(|event| event.as_bytes()).collect();
+    let (got, _, _) = pass(Some(Framing::Sse), true, &chunks);
+    assert_eq!(words(&got), format!("see {}", "*".repeat(20)));
+    let (got, _, _) = pass(Some(Framing::Sse), true, &[chat(&KEY[..10]).as_bytes()]);
+    assert_eq!(words(&got), &KEY[..10]);
+}
+
+#[test]
+fn texts_that_come_by_turns_are_told_apart() {
+    let choice = |index: u32, delta: &str| {
+        format!("data: {{\"choices\":[{{\"index\":{index},\"delta\":{{\"content\":\"{delta}\"}}}}]}}\n\n")
+    };
+    let events =
+        [choice(0, &KEY[..20]), choice(1, "other words"), choice(0, &KEY[20..]), choice(1, " go on")];
+    let chunks: Vec<&[u8]> = events.iter().map(|event| event.as_bytes()).collect();
+    let (got, findings, _) = pass(Some(Framing::Sse), true, &chunks);
+    assert_eq!(findings.len(), 1);
+    let expected =
+        [choice(0, &"*".repeat(20)), events[1].clone(), choice(0, &"*".repeat(28)), events[3].clone()];
+    assert_eq!(got, expected.concat());
+}
+
+#[test]
+fn only_what_is_looked_for_is_held_back_and_not_for_ever() {
+    let mut fence = Fence::new(watch(), Some(Framing::Sse), true, true);
+    assert!(fence.pass(Some(chat("sk-proj-T3Bl").into()), false).bytes.is_none());
+    let passed = fence.pass(Some(chat("oom").into()), false);
+    assert_eq!(words(std::str::from_utf8(&passed.bytes.unwrap()).unwrap()), "sk-proj-T3Bloom");
+}
+
+#[test]
+fn letters_with_endless_noise_between_them_end_the_answer() {
+    let noise = format!("data: {{\"content\":\"{}\"}}\n\n", "\u{200b}".repeat(30_000));
+    let key = format!("data: {{\"content\":\"{}\"}}\n\n", &KEY[..30]);
+    let (got, _, is_stopped) = pass(Some(Framing::Sse), true, &[key.as_bytes(), noise.as_bytes()]);
+    assert_eq!((got.as_str(), is_stopped), ("data: ", true));
+}
+
+#[test]
+fn in_what_is_only_watched_nothing_changes() {
+    let mut fence = Fence::new(watch(), Some(Framing::Sse), false, true);
+    let passed = fence.pass(Some(chat(KEY).into()), false);
+    assert_eq!(
+        (words(std::str::from_utf8(&passed.bytes.unwrap()).unwrap()), passed.findings.len()),
+        (KEY.to_owned(), 1)
+    );
+}

@@ -1,0 +1,355 @@
+//! Hot: the texts of an answer, each scanned by itself, and where they stand among its bytes.
+
+use std::ops::Range;
+
+use policy::scan::{Channel, Hit, View, Watchlist};
+
+use super::place::{Place, Positions};
+use crate::wire::tokens::{Container, Leaves, Text, Tokens};
+
+/// Texts that are told apart; what comes beyond is one text more.
+const TEXTS_MAX: usize = 256;
+/// The text of all that is no value: keys, brackets, numbers, names of events.
+const REST: usize = 0;
+
+/// The texts of one answer.
+#[derive(Debug)]
+pub(super) struct Texts {
+    texts: Vec<Known>,
+    /// How many end with the beginning of a secret.
+    live: usize,
+    positions: Positions,
+    /// The last one, which the next piece most often belongs to.
+    last: usize,
+    /// Since the last bytes that were let go.
+    segments: Vec<Segment>,
+    found: Vec<Found>,
+    /// Whether there were more than can be told apart.
+    pub(super) is_folded: bool,
+    /// Whether the answer is a list, whose elements are the events.
+    is_list: bool,
+    /// Whether the last byte is not within an escape.
+    is_whole: bool,
+    /// Up to here, no text ended with the beginning of a secret.
+    pub(super) quiet_to: u64,
+    /// The same, between two events.
+    pub(super) quiet_event_to: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    id: u64,
+    channel: Channel,
+    is_live: bool,
+    is_echo: bool,
+}
+
+/// Bytes of a text, as they stand in the answer.
+#[derive(Clone, Debug)]
+struct Segment {
+    text: usize,
+    at: Range<u64>,
+    /// Whether they are the inside of a JSON string.
+    is_quoted: bool,
+}
+
+/// A secret in an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    text: usize,
+    pub(super) hit: Hit,
+    /// Whether it stands in what the provider repeats of the request.
+    pub(super) is_echo: bool,
+    /// The end of the last event before that is known to hold nothing of it.
+    pub(super) quiet_event_to: u64,
+}
+
+/// What is being read: some bytes of the answer.
+pub(super) struct Pass<'a> {
+    pub(super) texts: &'a mut Texts,
+    pub(super) list: &'a Watchlist,
+    bytes: &'a [u8],
+    /// Where they begin in the answer; `None` for what does not stand there.
+    start: Option<u64>,
+    /// Up to here they were shown to some text.
+    done: usize,
+}
+
+impl Texts {
+    pub(super) fn new(list: &Watchlist) -> Self {
+        let rest = Known { id: 0, channel: Channel::new(list), is_live: false, is_echo: false };
+        Self {
+            texts: vec![rest],
+            live: 0,
+            positions: Positions::default(),
+            last: REST,
+            segments: Vec::new(),
+            found: Vec::new(),
+            is_folded: false,
+            is_list: false,
+            is_whole: true,
+            quiet_to: 0,
+            quiet_event_to: 0,
+        }
+    }
+
+    /// Whether what was read so far can be let go: no text ends with the beginning of a secret or within an escape.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.live == 0 && self.is_whole
+    }
+
+    /// Whether a text ends with so much of a secret that it would tell.
+    pub(super) fn is_telling(&self, list: &Watchlist) -> bool {
+        self.texts.iter().any(|known| known.is_live && known.channel.tail(list).is_telling())
+    }
+
+    /// Bytes that are no value's text.
+    pub(super) fn rest(&mut self, list: &Watchlist, bytes: &[u8], at: u64) {
+        self.feed(list, REST, bytes);
+        self.is_whole = true;
+        self.note(REST, at..at + bytes.len() as u64, false);
+    }
+
+    /// An event ends here.
+    pub(super) fn event_end(&mut self, at: u64) {
+        self.positions.clear();
+        if self.is_quiet() {
+            self.quiet_event_to = at;
+        }
+    }
+
+    /// What was found since the last call.
+    pub(super) fn take_found(&mut self) -> Vec<Found> {
+        std::mem::take(&mut self.found)
+    }
+
+    /// The bytes before this place were let go.
+    pub(super) fn forget_before(&mut self, at: u64) {
+        self.segments.retain(|segment| segment.at.end > at);
+    }
+
+    fn feed(&mut self, list: &Watchlist, text: usize, bytes: &[u8]) {
+        let Self { texts, found, quiet_event_to, .. } = self;
+        let known = &mut texts[text];
+        let (is_echo, quiet_event_to) = (known.is_echo, *quiet_event_to);
+        known.channel.feed(list, bytes, |hit| found.push(Found { text, hit, is_echo, quiet_event_to }));
+        let is_live = known.channel.tail(list).is_live();
+        if is_live != known.is_live {
+            known.is_live = is_live;
+            self.live = if is_live { self.live + 1 } else { self.live - 1 };
+        }
+    }
+
+    fn note(&mut self, text: usize, at: Range<u64>, is_quoted: bool) {
+        if self.is_quiet() {
+            self.quiet_to = at.end;
+        }
+        match self.segments.last_mut() {
+            Some(last) if last.text == text && last.at.end == at.start => last.at.end = at.end,
+            _ if at.is_empty() => {}
+            _ => self.segments.push(Segment { text, at, is_quoted }),
+        }
+    }
+
+    fn of(&mut self, list: &Watchlist, place: Place) -> usize {
+        let id = place.id();
+        if self.texts[self.last].id != id {
+            self.last = self.find(list, id, place.is_echo());
+        }
+        self.last
+    }
+
+    fn find(&mut self, list: &Watchlist, id: u64, is_echo: bool) -> usize {
+        if let Some(at) = self.texts.iter().position(|known| known.id == id) {
+            return at;
+        }
+        if self.texts.len() > TEXTS_MAX {
+            self.is_folded = true;
+            return TEXTS_MAX;
+        }
+        self.texts.push(Known { id, channel: Channel::new(list), is_live: false, is_echo });
+        self.texts.len() - 1
+    }
+
+    /// Where a secret that was found stands. `bytes` are those of the answer from `start` on, and what is before them
+    /// is not told. It must be asked before more is read.
+    pub(super) fn place_of(&self, found: &Found, bytes: &[u8], start: u64) -> Vec<Range<u64>> {
+        let behind = self.texts[found.text].channel.seen() - found.hit.end;
+        self.place_at_end(found.text, found.hit.view, found.hit.letters, behind, bytes, start)
+    }
+
+    /// Where the beginnings of secrets stand with which texts end, if they tell too much. What is repeated of a request
+    /// tells nothing.
+    pub(super) fn telling_ends(&self, list: &Watchlist, bytes: &[u8], start: u64) -> Vec<Range<u64>> {
+        let telling =
+            self.texts.iter().enumerate().filter(|(_, known)| {
+                known.is_live && !known.is_echo && known.channel.tail(list).is_telling()
+            });
+        let places = telling.flat_map(|(text, known)| {
+            let (view, letters) = known.channel.deepest(list);
+            self.place_at_end(text, view, letters, 0, bytes, start)
+        });
+        places.collect()
+    }
+
+    /// The places of so many letters of a text, up to so many bytes before its end.
+    fn place_at_end(
+        &self,
+        text: usize,
+        view: View,
+        letters: usize,
+        behind: u64,
+        bytes: &[u8],
+        start: u64,
+    ) -> Vec<Range<u64>> {
+        let mut spelled = Spelled::default();
+        for segment in self.segments.iter().filter(|segment| segment.text == text) {
+            let at = segment.at.start.max(start);
+            let (Some(from), Some(to)) = (index(at, start), index(segment.at.end, start)) else { continue };
+            let Some(part) = bytes.get(from..to) else { continue };
+            if segment.is_quoted { spelled.quoted(part, at) } else { spelled.plain(part, at) }
+        }
+        let end = spelled.text.len().saturating_sub(usize::try_from(behind).unwrap_or(usize::MAX));
+        let first = Watchlist::start_in(&spelled.text[..end], view, letters);
+        merged(&spelled.places[first..end])
+    }
+}
+
+fn index(at: u64, start: u64) -> Option<usize> {
+    usize::try_from(at.checked_sub(start)?).ok()
+}
+
+/// Ranges that touch each other as one.
+fn merged(places: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for place in places {
+        match merged.last_mut() {
+            Some(last) if last.end == place.start => last.end = place.end,
+            Some(last) if *last == *place => {}
+            _ => merged.push(place.clone()),
+        }
+    }
+    merged
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(
+        texts: &'a mut Texts,
+        list: &'a Watchlist,
+        bytes: &'a [u8],
+        start: Option<u64>,
+    ) -> Self {
+        Self { texts, list, bytes, start, done: 0 }
+    }
+
+    /// Shows what is left to the rest.
+    pub(super) fn finish(mut self) {
+        self.rest_to(self.bytes.len());
+    }
+
+    fn rest_to(&mut self, end: usize) {
+        if let Some(start) = self.start.filter(|_| end > self.done) {
+            self.texts.rest(self.list, &self.bytes[self.done..end], start + self.done as u64);
+        }
+        self.done = end;
+    }
+}
+
+impl Leaves for Pass<'_> {
+    type Place = Place;
+    const ROOT: Place = Place::ROOT;
+    const NOWHERE: Place = Place::NOWHERE;
+
+    fn member(&self, object: Place, key: &[u8]) -> Place {
+        object.member(key, &self.texts.positions)
+    }
+
+    fn open(&mut self, place: Place, container: Container) {
+        self.texts.is_list |= place == Place::ROOT && container == Container::Array;
+    }
+
+    fn close(&mut self, depth: usize, end: usize) {
+        if let (true, 1, Some(start)) = (self.texts.is_list, depth, self.start) {
+            self.rest_to(end);
+            self.texts.event_end(start + end as u64);
+        }
+    }
+
+    fn text(&mut self, place: Place, text: &[u8]) {
+        let at = self.texts.of(self.list, place);
+        self.texts.feed(self.list, at, text);
+    }
+
+    fn spelled(&mut self, place: Place, bytes: Range<usize>, is_whole: bool) {
+        let Some(start) = self.start else { return };
+        self.rest_to(bytes.start);
+        self.done = bytes.end;
+        self.texts.is_whole = is_whole;
+        let text = self.texts.of(self.list, place);
+        self.texts.note(text, start + bytes.start as u64..start + bytes.end as u64, true);
+    }
+
+    fn string(&mut self, place: Place, text: Text<'_>) {
+        self.scalar(place, text);
+    }
+
+    fn scalar(&mut self, place: Place, text: Text<'_>) {
+        if let Some(value) = text.whole() {
+            self.texts.positions.note(place, value);
+        }
+    }
+
+    fn document_end(&mut self) {
+        self.texts.positions.clear();
+    }
+}
+
+/// A text with the place of each of its bytes.
+#[derive(Default)]
+struct Spelled {
+    text: Vec<u8>,
+    places: Vec<Range<u64>>,
+}
+
+impl Spelled {
+    fn plain(&mut self, part: &[u8], at: u64) {
+        self.text.extend_from_slice(part);
+        self.places.extend((at..).take(part.len()).map(|at| at..at + 1));
+    }
+
+    /// The inside of a JSON string: an escape is the place of what it means.
+    fn quoted(&mut self, part: &[u8], at: u64) {
+        let mut tokens = Tokens::new::<Self>();
+        tokens.feed(b"\"", self);
+        let mut begin = at;
+        for (byte, at) in part.iter().zip(at..) {
+            tokens.feed(std::slice::from_ref(byte), self);
+            if self.places.len() < self.text.len() {
+                self.places.resize(self.text.len(), begin..at + 1);
+                begin = at + 1;
+            }
+        }
+    }
+}
+
+impl Leaves for Spelled {
+    type Place = bool;
+    const ROOT: bool = true;
+    const NOWHERE: bool = false;
+
+    fn member(&self, _object: bool, _key: &[u8]) -> bool {
+        false
+    }
+
+    fn open(&mut self, _place: bool, _container: Container) {}
+
+    fn text(&mut self, _place: bool, text: &[u8]) {
+        self.text.extend_from_slice(text);
+    }
+
+    fn string(&mut self, _place: bool, _text: Text<'_>) {}
+
+    fn scalar(&mut self, _place: bool, _text: Text<'_>) {}
+
+    fn document_end(&mut self) {}
+}
