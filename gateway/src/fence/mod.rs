@@ -10,6 +10,8 @@ mod texts;
 mod reader;
 mod watch;
 mod answer;
+mod request;
 
 pub(crate) use answer::{Fence, Finding, Passed};
+pub(crate) use request::{Leak, Part, leak};
 pub(crate) use watch::{Watch, Watched};

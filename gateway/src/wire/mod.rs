@@ -14,13 +14,16 @@ mod ending;
 pub(crate) mod sse;
 pub(crate) mod tokens;
 mod scan;
+mod coding;
 
+pub use coding::Decoder;
 pub use contents::Contents;
 pub use ending::{Cause, ending};
 pub use format::{Framing, UnknownWireFormat, WireFormat};
 pub use hide_usage::HideUsage;
 pub use request::{LimitField, OutputLimit, RequestFacts, RequestFault, request_facts};
 pub use rewrite::{inject_include_usage, limit_output};
+pub(crate) use scan::unescaped;
 pub use seam::Seam;
 
 /// The end of the paths that stream a JSON array, unless events are asked for.

@@ -405,6 +405,31 @@ impl Seen {
     }
 }
 
+/// The text without its JSON escapes, piece by piece. Line ends and quotes that are spelled with one are left out, and so
+/// is what is no escape; it is for whoever searches a text, not for one who shows it.
+pub(crate) fn unescaped(text: &[u8], mut out: impl FnMut(&[u8])) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        out(&rest[..at]);
+        rest = match &rest[at..] {
+            [_, b'u', ..] => match unescape_unicode(&rest[at..]) {
+                Some((char, length)) => {
+                    out(char.encode_utf8(&mut [0; 4]).as_bytes());
+                    &rest[at + length..]
+                }
+                None => &rest[at + 2..],
+            },
+            [_, b'\\', after @ ..] => {
+                out(b"\\");
+                after
+            }
+            [_, _, after @ ..] => after,
+            [..] => &[],
+        };
+    }
+    out(rest);
+}
+
 /// What `\n` and its like mean.
 pub(crate) fn unescape_letter(letter: u8) -> char {
     match letter {

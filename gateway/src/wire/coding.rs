@@ -1,0 +1,176 @@
+//! Answers that come compressed although none was asked for, as plain bytes again.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+
+/// More than this no answer has.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// From this many bytes on an answer may not have been compressed beyond [`RATIO_MAX`]. No text is.
+const RATIO_FREE_BYTES: u64 = 1024 * 1024;
+const RATIO_MAX: u64 = 100;
+
+const BROTLI_BUFFER_BYTES: usize = 4096;
+
+/// Turns a compressed body into what it was, chunk by chunk.
+pub struct Decoder(Kind);
+
+enum Kind {
+    Gzip(Box<MultiGzDecoder<Plain>>),
+    /// Not begun: two formats have this name.
+    Deflate(Plain),
+    Zlib(Box<ZlibDecoder<Plain>>),
+    RawDeflate(Box<DeflateDecoder<Plain>>),
+    Brotli(Box<brotli::DecompressorWriter<Plain>>),
+    Zstd(Box<zstd::stream::write::Decoder<'static, Plain>>),
+}
+
+/// What was decoded, up to a bound.
+#[derive(Debug, Default)]
+struct Plain {
+    bytes: Vec<u8>,
+    decoded: u64,
+    coded: u64,
+}
+
+impl Decoder {
+    /// For a body of this `Content-Encoding`; `None` for one that is not understood.
+    pub fn new(coding: &str) -> Option<Self> {
+        let plain = Plain::default();
+        Some(Self(match coding.trim().to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => Kind::Gzip(Box::new(MultiGzDecoder::new(plain))),
+            "deflate" => Kind::Deflate(plain),
+            "br" => Kind::Brotli(Box::new(brotli::DecompressorWriter::new(plain, BROTLI_BUFFER_BYTES))),
+            "zstd" => Kind::Zstd(Box::new(zstd::stream::write::Decoder::new(plain).ok()?)),
+            _ => return None,
+        }))
+    }
+
+    /// What the next bytes of the body mean, which may be nothing yet.
+    ///
+    /// # Errors
+    /// When they are not what the coding says, or mean more than any answer has.
+    pub fn decode(&mut self, coded: &[u8]) -> io::Result<Bytes> {
+        if coded.is_empty() {
+            return Ok(Bytes::new());
+        }
+        self.tell_deflates_apart(coded);
+        self.plain().coded += coded.len() as u64;
+        match &mut self.0 {
+            Kind::Gzip(decoder) => write(decoder.as_mut(), coded)?,
+            Kind::Deflate(plain) => plain.write_all(coded)?,
+            Kind::Zlib(decoder) => write(decoder.as_mut(), coded)?,
+            Kind::RawDeflate(decoder) => write(decoder.as_mut(), coded)?,
+            Kind::Brotli(decoder) => write(decoder.as_mut(), coded)?,
+            Kind::Zstd(decoder) => write(decoder.as_mut(), coded)?,
+        }
+        Ok(std::mem::take(&mut self.plain().bytes).into())
+    }
+
+    /// What is called `deflate` should have zlib's head, and often has none.
+    fn tell_deflates_apart(&mut self, coded: &[u8]) {
+        if let Kind::Deflate(plain) = &mut self.0 {
+            let plain = std::mem::take(plain);
+            let is_zlib = coded[0] & 0x0f == 8 && coded[0] >> 4 <= 7;
+            self.0 = if is_zlib {
+                Kind::Zlib(Box::new(ZlibDecoder::new(plain)))
+            } else {
+                Kind::RawDeflate(Box::new(DeflateDecoder::new(plain)))
+            };
+        }
+    }
+
+    fn plain(&mut self) -> &mut Plain {
+        match &mut self.0 {
+            Kind::Gzip(decoder) => decoder.get_mut(),
+            Kind::Deflate(plain) => plain,
+            Kind::Zlib(decoder) => decoder.get_mut(),
+            Kind::RawDeflate(decoder) => decoder.get_mut(),
+            Kind::Brotli(decoder) => decoder.get_mut(),
+            Kind::Zstd(decoder) => decoder.get_mut(),
+        }
+    }
+}
+
+/// Writes and flushes, so that nothing waits in the decoder for more.
+fn write(decoder: &mut impl Write, coded: &[u8]) -> io::Result<()> {
+    decoder.write_all(coded)?;
+    decoder.flush()
+}
+
+impl Write for Plain {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.decoded += bytes.len() as u64;
+        let bound = RATIO_FREE_BYTES.max(self.coded.saturating_mul(RATIO_MAX)).min(BYTES_MAX);
+        if self.decoded > bound {
+            return Err(io::Error::other("the body means more than any answer has"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+
+    const CODINGS: [&str; 5] = ["gzip", "deflate", "raw", "br", "zstd"];
+
+    fn coded(coding: &str, text: &[u8]) -> Vec<u8> {
+        fn written<W: Write>(mut encoder: W, text: &[u8]) -> W {
+            encoder.write_all(text).unwrap();
+            encoder
+        }
+        let level = Compression::default();
+        match coding {
+            "gzip" => written(GzEncoder::new(Vec::new(), level), text).finish().unwrap(),
+            "deflate" => written(ZlibEncoder::new(Vec::new(), level), text).finish().unwrap(),
+            "raw" => written(DeflateEncoder::new(Vec::new(), level), text).finish().unwrap(),
+            "br" => written(brotli::CompressorWriter::new(Vec::new(), 4096, 5, 20), text).into_inner(),
+            _ => zstd::encode_all(text, 3).unwrap(),
+        }
+    }
+
+    fn decoder(coding: &str) -> Decoder {
+        Decoder::new(if coding == "raw" { "deflate" } else { coding }).unwrap()
+    }
+
+    #[test]
+    fn what_was_coded_is_decoded_however_it_arrives() {
+        let text: Vec<u8> = (0..40_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
+        for coding in CODINGS {
+            let coded = coded(coding, &text);
+            for size in [1, 100, coded.len()] {
+                let mut decoder = decoder(coding);
+                let parts = coded.chunks(size).map(|part| decoder.decode(part).unwrap());
+                assert_eq!(parts.collect::<Vec<_>>().concat(), text, "{coding} {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_and_what_is_not_coded_at_all_are_errors() {
+        let bomb = vec![0; 8 * 1024 * 1024];
+        for coding in CODINGS {
+            assert!(decoder(coding).decode(&coded(coding, &bomb)).is_err(), "{coding}");
+        }
+        for coding in ["gzip", "br", "zstd"] {
+            assert!(decoder(coding).decode(&[0xff; 64]).is_err(), "{coding}");
+        }
+        assert!(Decoder::new("compress").is_none());
+    }
+}
