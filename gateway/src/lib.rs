@@ -16,7 +16,6 @@ mod request;
 mod provider;
 pub mod wire;
 pub mod meter;
-#[allow(dead_code)]
 mod fence;
 mod process;
 

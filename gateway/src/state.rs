@@ -11,6 +11,7 @@ use storage::Ledger;
 
 use crate::caller::live::Live;
 use crate::config::Config;
+use crate::fence::Watch;
 use crate::provider::credentials::KeyRing;
 use crate::provider::upstream::Upstream;
 use crate::request::quote::AnswerLengths;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     /// Held while a snapshot is replaced; requests only load it and never wait.
     snapshot_change: Mutex<()>,
     pub(crate) keys: ArcSwap<KeyRing>,
+    /// What is looked for in traffic.
+    pub(crate) watch: ArcSwap<Watch>,
     pub(crate) ledger: Ledger,
     /// Where the snapshot's rules come from.
     pub(crate) rules: RulesWatch,
@@ -61,6 +64,7 @@ impl Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
             snapshot_change: Mutex::new(()),
             keys: ArcSwap::from_pointee(KeyRing::Locked),
+            watch: ArcSwap::from_pointee(Watch::nothing()),
             ledger,
             rules,
             live: Live::default(),

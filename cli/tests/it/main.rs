@@ -17,6 +17,7 @@ mod vault;
 mod capabilities;
 mod attenuation;
 mod cutting;
+mod fence;
 mod control;
 mod ratelimits;
 mod passthrough;

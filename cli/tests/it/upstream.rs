@@ -294,14 +294,17 @@ fn a_providers_own_errors_are_the_callers() {
 }
 
 #[test]
-fn an_answer_that_is_compressed_all_the_same_keeps_its_bytes() {
+fn an_answer_that_nobody_is_to_read_keeps_its_coding() {
+    let tables = "[security]\nscan_responses = \"off\"\n".to_owned();
+    let gateway = Gateway::start_with(&Setup { tables, ..Setup::default() });
     let squeezed: Vec<u8> = (0..=255).cycle().take(3000).collect();
     let fields = "Content-Type: application/json\r\nContent-Encoding: gzip\r\n";
     let bytes = answer_with("200 OK", fields, &squeezed);
-    let response = ask(move |conn| conn.send(&bytes).map(|()| Then::Keep)).expect(200);
+    let script = gateway.mock.plays(bytes);
+    let response = gateway.ask(Request::post(CHAT, BODY).script(&script)).expect(200);
     assert_eq!(response.head.get("content-encoding"), Some("gzip"));
     assert!(response.body == squeezed);
-    assert_eq!(gateway().row(&response.id()).request.basis, Basis::Estimated);
+    assert_eq!(gateway.row(&response.id()).request.basis, Basis::Estimated);
 }
 
 #[test]

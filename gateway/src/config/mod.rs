@@ -62,6 +62,34 @@ pub struct Daemon {
 pub struct Security {
     /// Whether a caller without a capability is refused; otherwise it is the agent `anonymous`.
     pub require_capability: bool,
+    /// What is done about secrets in answers.
+    pub scan_responses: Scan,
+    /// What is done about secrets in requests.
+    pub scan_requests: Scan,
+}
+
+/// What is done about secrets in traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// Nobody looks for them.
+    Off,
+    /// They are told of.
+    Detect,
+    /// They do not pass.
+    Enforce,
+}
+
+impl Scan {
+    const ALL: [Self; 3] = [Self::Off, Self::Detect, Self::Enforce];
+
+    /// The name, as it is written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Detect => "detect",
+            Self::Enforce => "enforce",
+        }
+    }
 }
 
 /// `[limits]`
@@ -266,9 +294,16 @@ fn read_former_tables(root: &mut Section<'_>, notes: &mut Vec<String>) {
 
 fn read_security(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Security {
     let mut section = reader.section(root, "security");
+    let scan = |value: &toml_edit::Value| {
+        let name = text(value)?;
+        let found = Scan::ALL.into_iter().find(|scan| scan.as_str() == name);
+        found.ok_or_else(|| "must be \"off\", \"detect\" or \"enforce\"".to_owned())
+    };
     let require_capability = reader.value(&mut section, "require_capability", boolean).unwrap_or(true);
+    let scan_responses = reader.value(&mut section, "scan_responses", scan).unwrap_or(Scan::Enforce);
+    let scan_requests = reader.value(&mut section, "scan_requests", scan).unwrap_or(Scan::Enforce);
     reader.finish(section);
-    Security { require_capability }
+    Security { require_capability, scan_responses, scan_requests }
 }
 
 fn read_limits(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Limits {

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use policy::scan::{Form, View};
 
 use super::reader::Reader;
 use super::texts::Found;
-use super::watch::{Watch, Watched};
+use super::watch::{Finding, Watch, Watched};
 use crate::wire::Framing;
 
 /// More than this is not held back from its event on, but from where the secret may begin.
@@ -36,16 +35,6 @@ pub(crate) struct Fence {
     masks: Vec<Range<u64>>,
     reported: Vec<usize>,
     is_stopped: bool,
-}
-
-/// A secret that was found. What it is and how it was written, never its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
-    pub(crate) watched: Arc<Watched>,
-    pub(crate) form: Form,
-    pub(crate) view: View,
-    /// After how many bytes of the text it stood in.
-    pub(crate) offset: u64,
 }
 
 /// What became of a chunk.
@@ -139,9 +128,7 @@ impl Fence {
                 continue;
             }
             self.reported.push(found.hit.secret);
-            let watched = self.watch.watched(found.hit.secret);
-            let (form, view, offset) = (found.hit.form, found.hit.view, found.hit.end);
-            findings.push(Finding { watched, form, view, offset });
+            findings.push(self.watch.finding(&found.hit));
         }
         findings
     }

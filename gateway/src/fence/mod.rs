@@ -12,6 +12,6 @@ mod watch;
 mod answer;
 mod request;
 
-pub(crate) use answer::{Fence, Finding, Passed};
-pub(crate) use request::{Leak, Part, leak};
-pub(crate) use watch::{Watch, Watched};
+pub(crate) use answer::{Fence, Passed};
+pub(crate) use request::leak;
+pub(crate) use watch::{Finding, Watch, Watched};

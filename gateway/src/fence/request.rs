@@ -1,11 +1,8 @@
 //! Hot: a request, searched for secrets before anything of it is sent.
 
-use std::fmt;
-use std::sync::Arc;
+use policy::scan::{Channel, Hit};
 
-use policy::scan::{Channel, Form, Hit, View};
-
-use super::watch::{Watch, Watched};
+use super::watch::{Finding, Watch, Watched};
 use crate::wire::unescaped;
 
 /// Where in a request something stands.
@@ -14,17 +11,6 @@ pub(crate) enum Part {
     Target,
     Header,
     Body,
-}
-
-/// A secret in a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Leak {
-    pub(crate) watched: Arc<Watched>,
-    pub(crate) form: Form,
-    pub(crate) view: View,
-    pub(crate) part: Part,
-    /// After how many bytes of the part, its escapes not counted.
-    pub(crate) offset: u64,
 }
 
 impl Part {
@@ -38,65 +24,50 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// The first secret in what would be sent: the target, the headers that are passed on, the body. Marks of prompts are
 /// meant to be sent, and are none.
 pub(crate) fn leak<'h>(
     watch: &Watch,
     target: &str,
-    headers: impl Iterator<Item = &'h [u8]>,
+    mut headers: impl Iterator<Item = &'h [u8]>,
     body: &[u8],
-) -> Option<Leak> {
+) -> Option<(Part, Finding)> {
     if watch.is_empty() {
         return None;
     }
-    let in_target = || in_text(watch, Part::Target, target.as_bytes());
-    let in_headers = || headers.into_iter().find_map(|value| in_text(watch, Part::Header, value));
-    in_target().or_else(in_headers).or_else(|| in_body(watch, body))
+    let in_target = || Some((Part::Target, in_text(watch, target.as_bytes())?));
+    let in_headers = || Some((Part::Header, headers.find_map(|value| in_text(watch, value))?));
+    let in_body = || Some((Part::Body, in_body(watch, body)?));
+    in_target().or_else(in_headers).or_else(in_body)
 }
 
-fn in_text(watch: &Watch, part: Part, text: &[u8]) -> Option<Leak> {
-    let mut search = Search { watch, part, leak: None };
-    Channel::new(&watch.list).feed(&watch.list, text, |hit| search.note(hit));
-    search.leak
+fn in_text(watch: &Watch, text: &[u8]) -> Option<Finding> {
+    let mut first = None;
+    Channel::new(&watch.list).feed(&watch.list, text, |hit| keep_first(watch, &mut first, &hit));
+    first
 }
 
 /// A JSON body is searched as what its strings mean, all in one; any other as it is.
-fn in_body(watch: &Watch, body: &[u8]) -> Option<Leak> {
+fn in_body(watch: &Watch, body: &[u8]) -> Option<Finding> {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     if !matches!(first, Some(b'{' | b'[')) {
-        return in_text(watch, Part::Body, body);
+        return in_text(watch, body);
     }
-    let mut search = Search { watch, part: Part::Body, leak: None };
-    let mut channel = Channel::new(&watch.list);
-    unescaped(body, |text| channel.feed(&watch.list, text, |hit| search.note(hit)));
-    search.leak
+    let (mut channel, mut first) = (Channel::new(&watch.list), None);
+    unescaped(body, |text| channel.feed(&watch.list, text, |hit| keep_first(watch, &mut first, &hit)));
+    first
 }
 
-struct Search<'w> {
-    watch: &'w Watch,
-    part: Part,
-    leak: Option<Leak>,
-}
-
-impl Search<'_> {
-    fn note(&mut self, hit: Hit) {
-        let watched = self.watch.watched(hit.secret);
-        if self.leak.is_none() && !matches!(*watched, Watched::PromptMark { .. }) {
-            let Hit { form, view, end: offset, .. } = hit;
-            self.leak = Some(Leak { watched, form, view, part: self.part, offset });
-        }
+fn keep_first(watch: &Watch, first: &mut Option<Finding>, hit: &Hit) {
+    if first.is_none() && !matches!(*watch.watched(hit.secret), Watched::PromptMark { .. }) {
+        *first = Some(watch.finding(hit));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use policy::scan::View;
     use serde_json::json;
 
     const KEY: &str = "sk-proj-T3BlbkFJ0123456789abcdefghijKLMN";
@@ -106,9 +77,9 @@ mod tests {
         let key = Watched::Key { provider: "openai".to_owned() };
         let mark = Watched::PromptMark { name: "ops".to_owned() };
         let watch = Watch::new([(key, KEY), (mark, MARK)]);
-        let leak = leak(&watch, target, [header.as_bytes()].into_iter(), body.as_bytes())?;
-        assert_eq!(leak.watched.to_string(), "the key of `openai`");
-        Some((leak.part, leak.view))
+        let (part, finding) = leak(&watch, target, [header.as_bytes()].into_iter(), body.as_bytes())?;
+        assert_eq!(finding.watched.to_string(), "the key of `openai`");
+        Some((part, finding.view))
     }
 
     #[test]
@@ -117,7 +88,7 @@ mod tests {
         assert_eq!(found("/v1/models", "curl/8", "{}"), None);
         assert_eq!(found(&format!("/v1/models/{KEY}"), "", ""), plain(Part::Target));
         let percent: String = KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        assert_eq!(found(&format!("/v1/models?q={percent}"), "", ""), Some((Part::Target, View::Percent)));
+        assert_eq!(found(&format!("/v1/models?q={percent}"), "", ""), plain(Part::Target));
         assert_eq!(found("/", &format!("agent {KEY}"), ""), plain(Part::Header));
         let body = json!({ "messages": [{ "content": format!("a\n\"{KEY}\"") }] }).to_string();
         assert_eq!(found("/", "", &body), plain(Part::Body));
@@ -131,6 +102,9 @@ mod tests {
     #[test]
     fn a_mark_is_meant_to_be_sent() {
         assert_eq!(found("/", "", &json!({ "system": MARK }).to_string()), None);
-        assert_eq!(found("/", "", &json!({ "system": [MARK, KEY] }).to_string()), Some((Part::Body, View::Plain)));
+        assert_eq!(
+            found("/", "", &json!({ "system": [MARK, KEY] }).to_string()),
+            Some((Part::Body, View::Plain))
+        );
     }
 }

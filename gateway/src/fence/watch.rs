@@ -1,14 +1,25 @@
 //! What is looked for: the secrets of the vault and the canaries, as one list, replaced whole when any of them changes.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use policy::scan::Watchlist;
+use policy::scan::{Channel, Form, Hit, View, Watchlist};
 
 /// What is looked for, and what it is.
 pub(crate) struct Watch {
     pub(super) list: Watchlist,
     watched: Vec<Arc<Watched>>,
+}
+
+/// A secret that was found. What it is and how it was written, never its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) watched: Arc<Watched>,
+    pub(crate) form: Form,
+    pub(crate) view: View,
+    /// After how many bytes of the text it stood in.
+    pub(crate) offset: u64,
 }
 
 /// A secret that is looked for.
@@ -67,11 +78,38 @@ impl Watch {
         self.watched[secret].clone()
     }
 
-    /// Puts stars in the place of every secret in a text of ours, such as a line of the log.
-    pub(crate) fn mask(&self, text: &str) -> Option<String> {
-        let mut bytes = text.as_bytes().to_vec();
-        let is_clean = self.is_empty() || self.list.mask(&mut bytes).is_empty();
-        (!is_clean).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    /// What is found in a text that is all there, the first of each secret.
+    pub(crate) fn find(&self, text: &[u8]) -> Vec<Finding> {
+        let mut found: Vec<Hit> = Vec::new();
+        if !self.is_empty() {
+            Channel::new(&self.list).feed(&self.list, text, |hit| {
+                if found.iter().all(|other| other.secret != hit.secret) {
+                    found.push(hit);
+                }
+            });
+        }
+        found.iter().map(|hit| self.finding(hit)).collect()
+    }
+
+    /// The text with stars in the place of every secret, if there is one in it.
+    pub(crate) fn masked(&self, text: &[u8]) -> Option<Vec<u8>> {
+        if self.find(text).is_empty() {
+            return None;
+        }
+        let mut masked = text.to_vec();
+        self.list.mask(&mut masked);
+        Some(masked)
+    }
+
+    /// A text of ours, such as a line of the log, without secrets.
+    pub(crate) fn clean<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let masked = self.masked(text.as_bytes());
+        masked.map_or(Cow::Borrowed(text), |masked| String::from_utf8_lossy(&masked).into_owned().into())
+    }
+
+    pub(super) fn finding(&self, hit: &Hit) -> Finding {
+        let (watched, form, view, offset) = (self.watched(hit.secret), hit.form, hit.view, hit.end);
+        Finding { watched, form, view, offset }
     }
 }
 

@@ -13,6 +13,7 @@ use storage::LogState;
 use vault::{RecoveryCode, Secret, Unlock, Vault};
 
 use crate::config::{Config, ConfigError};
+use crate::fence::{Watch, Watched};
 use crate::process::control::{DaemonStatus, RateStatus, Reply, Revoked, UnlockWith};
 use crate::process::home::Home;
 use crate::process::notify;
@@ -210,6 +211,11 @@ impl Daemon {
         let keys =
             vault.as_ref().map_or(KeyRing::Locked, |vault| KeyRing::from_vault(vault, &snapshot.config));
         self.shared.keys.store(Arc::new(keys));
+        let secrets = vault.iter().flat_map(Vault::entries).map(|entry| {
+            let provider = entry.provider().to_owned();
+            (Watched::Key { provider }, entry.secret().expose().as_bytes())
+        });
+        self.shared.watch.store(Arc::new(Watch::new(secrets)));
     }
 
     /// How much of each limit on rates is used.

@@ -186,12 +186,8 @@ impl Upstream {
         _proof: &Reservation,
     ) -> pingora::Result<RequestHeader> {
         let mut request = RequestHeader::build(method.clone(), target.as_bytes(), Some(16))?;
-        let for_us_alone: Vec<HeaderName> = named_by_connection(caller).collect();
-        for (name, value) in caller {
-            let listed = self.provider.passed_headers.iter().chain(&self.provider.further_headers);
-            if is_passed(name, listed) && !for_us_alone.contains(name) {
-                request.append_header(name.clone(), value.clone())?;
-            }
+        for (name, value) in self.passed_headers(caller) {
+            request.append_header(name.clone(), value.clone())?;
         }
         request.insert_header(header::HOST, self.host.clone())?;
         // What we cannot read we cannot meter, so nothing compressed is asked for.
@@ -212,6 +208,18 @@ impl Upstream {
             }
         }
         Ok(request)
+    }
+
+    /// The headers of a caller's that are passed on.
+    pub(crate) fn passed_headers<'h>(
+        &'h self,
+        caller: &'h HeaderMap,
+    ) -> impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)> {
+        let for_us_alone: Vec<HeaderName> = named_by_connection(caller).collect();
+        caller.iter().filter(move |(name, _)| {
+            let listed = self.provider.passed_headers.iter().chain(&self.provider.further_headers);
+            is_passed(name, listed) && !for_us_alone.contains(name)
+        })
     }
 }
 

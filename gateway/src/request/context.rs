@@ -15,6 +15,7 @@ use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 
 use crate::caller::connection::Connection;
 use crate::config::Reserve;
+use crate::fence::Fence;
 use crate::meter::{Ending, Meter, Metered};
 use crate::provider::catalogue::Provider;
 use crate::provider::upstream::Upstream;
@@ -25,7 +26,7 @@ use crate::request::quote;
 use crate::request::rates::{self, Permit};
 use crate::request::respond;
 use crate::state::{Shared, Snapshot, now_us};
-use crate::wire::{ARRAY_STREAM, Framing, HideUsage, Seam};
+use crate::wire::{ARRAY_STREAM, Decoder, Framing, HideUsage, Seam};
 
 /// What a provider reports beyond this nobody owes: a hundred thousand dollars for one request.
 const COST_MAX: NanoUsd = NanoUsd::from_nanos(100_000_000_000_000);
@@ -61,6 +62,10 @@ pub(crate) struct Context {
     /// Since when a stream waits for its budgets.
     pub(crate) uncovered_since: Option<Instant>,
     pub(crate) hide_usage: Option<Hide>,
+    /// Reads an answer that is compressed.
+    pub(crate) decoder: Option<Decoder>,
+    /// Searches the answer for secrets.
+    pub(crate) fence: Option<Box<Fence>>,
     pub(crate) shown: Shown,
     first_byte_us: Option<u64>,
     response_bytes: u64,
@@ -145,6 +150,8 @@ impl Context {
             meter: None,
             uncovered_since: None,
             hide_usage: None,
+            decoder: None,
+            fence: None,
             shown: Shown::default(),
             first_byte_us: None,
             response_bytes: 0,
@@ -319,7 +326,7 @@ impl Context {
         let metered = self.meter.take().filter(|_| !std::thread::panicking()).map(|meter| meter.finish());
         let (basis, usage, cost) = self.charge(metered.as_ref(), reservation);
         let (outcome, error_code) = self.outcome();
-        let facts = &self.facts;
+        let (facts, watch) = (&self.facts, self.shared.watch.load());
         let model = facts.model.as_deref().or(metered.as_ref().and_then(|metered| metered.model.as_deref()));
         RequestRow {
             id: self.id,
@@ -327,8 +334,8 @@ impl Context {
             provider: facts.provider.as_ref().map(|provider| provider.id.clone()),
             route_class: facts.class,
             method: LogText::method(facts.method.as_ref().map_or("", http::Method::as_str)),
-            path: LogText::path(&facts.path),
-            model: model.map(LogText::model),
+            path: LogText::path(&watch.clean(&facts.path)),
+            model: model.map(|model| LogText::model(&watch.clean(model))),
             agent: facts.agent.clone(),
             capability: facts.capability.map(|presented| presented.id),
             transport: self.connection.transport,

@@ -98,7 +98,7 @@ impl Context {
     }
 
     /// The bytes that end what was shown, if it can be ended.
-    fn ending(&self, session: &Session, denial: &Denial) -> Option<Bytes> {
+    pub(crate) fn ending(&self, session: &Session, denial: &Denial) -> Option<Bytes> {
         let is_chunked = session.response_written()?.headers.contains_key(header::TRANSFER_ENCODING);
         let (seam, provider) = self.shown.seam.as_ref().zip(self.facts.provider.as_ref())?;
         if !is_chunked || self.connection.lifeline.is_torn() {
@@ -154,7 +154,7 @@ async fn write_end(session: &mut Session, ctx: &Context, denial: &Denial) -> pin
         return Ok(());
     }
     session.set_keepalive(None);
-    respond::refuse(session, denial, ctx.id, ctx.facts.wire()).await
+    respond::refuse(session, denial, ctx).await
 }
 
 fn was_cut() -> Box<Error> {

@@ -16,3 +16,4 @@ pub(crate) mod quote;
 pub(crate) mod cover;
 pub(crate) mod respond;
 pub(crate) mod cutting;
+pub(crate) mod fencing;

@@ -28,6 +28,7 @@ use crate::request::boundary;
 use crate::request::context::{Answer, Context, Stage};
 use crate::request::cutting;
 use crate::request::facts::anonymous;
+use crate::request::fencing;
 use crate::request::headers::{self, REQUEST_ID};
 use crate::request::passthrough;
 use crate::request::respond;
@@ -93,6 +94,7 @@ impl Gateway {
         self.shared.follow_rules()?;
         ctx.take_newest_rules();
         ctx.facts.check_standing(&ctx.snapshot.rules, self.shared.ledger.now())?;
+        ctx.search_request(session.req_header(), &upstream, &route.upstream_target)?;
         let plan = admit(ctx, capability)?;
         ctx.take_tokens()?;
         let reservation = self.reserve(plan).await?;
@@ -140,7 +142,7 @@ impl Gateway {
         ctx.answer = Answer::Refused(denial.code());
         ctx.release_rates();
         body::drain(session).await;
-        respond::refuse(session, denial, ctx.id, ctx.facts.wire()).await?;
+        respond::refuse(session, denial, ctx).await?;
         Ok(true)
     }
 }
@@ -282,7 +284,7 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> pingora::Result<()> {
@@ -295,15 +297,18 @@ impl ProxyHttp for Gateway {
         for name in headers::to_remove(&response.headers) {
             response.remove_header(&name);
         }
+        ctx.mask_head(response)?;
         if response.status.is_informational() {
             let too_many = || Error::explain(ErrorType::InvalidHTTPHeader, "endless 1xx").into_up();
             return if ctx.may_inform() { Ok(()) } else { Err(too_many()) };
         }
+        ctx.decode_answer(session, response)?;
         ctx.begin_answer(response);
         ctx.body.release();
-        if ctx.hide_usage.is_some() && response.remove_header(&header::CONTENT_LENGTH).is_some() {
-            response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+        if ctx.hide_usage.is_some() {
+            fencing::make_chunked(response)?;
         }
+        ctx.begin_fence(session, response)?;
         response.insert_header(REQUEST_ID, ctx.id.to_string())
     }
 
@@ -314,6 +319,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Context,
     ) -> pingora::Result<Option<Duration>> {
+        *chunk = ctx.decode(chunk.take())?;
         if let Some(bytes) = chunk.as_ref().filter(|bytes| !bytes.is_empty()) {
             ctx.pass(bytes);
         }
@@ -321,11 +327,21 @@ impl ProxyHttp for Gateway {
         if let Some(hide) = &mut ctx.hide_usage {
             *chunk = hide.pass(chunk.take(), end);
         }
+        *chunk = ctx.fence(session, chunk.take(), end);
         ctx.show(session, chunk.as_ref(), end)?;
         if end {
             ctx.leave_rates();
         }
         Ok(hold)
+    }
+
+    fn upstream_response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut header::HeaderMap,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        ctx.mask_trailers(trailers)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
@@ -346,7 +362,7 @@ impl ProxyHttp for Gateway {
         if !respond::is_begun(session) {
             session.set_keepalive(None);
             // A caller that is gone cannot be answered, and the answer has no other reader.
-            let _ = respond::refuse(session, &denial, ctx.id, ctx.facts.wire()).await;
+            let _ = respond::refuse(session, &denial, ctx).await;
         } else if ctx.answer != Answer::CallerGone {
             // What was passed on so far may still be buffered, and the engine drops the connection as it is.
             let _ = tokio::time::timeout(LAST_WRITE_TIMEOUT, session.as_downstream_mut().shutdown()).await;

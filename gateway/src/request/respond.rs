@@ -6,6 +6,7 @@ use pingora::proxy::Session;
 use policy::{Denial, DenialCode, NanoUsd, RequestId, Shortage, Unit};
 use serde_json::{Value, json};
 
+use crate::request::context::Context;
 use crate::wire::WireFormat;
 
 /// The HTTP status of a code.
@@ -166,14 +167,12 @@ pub(crate) fn is_begun(session: &Session) -> bool {
     session.response_written().is_some_and(|header| !header.status.is_informational())
 }
 
-/// Sends a refusal through the proxy engine, to a caller who expects this format, if one is known.
-pub(crate) async fn refuse(
-    session: &mut Session,
-    denial: &Denial,
-    id: RequestId,
-    wire: Option<WireFormat>,
-) -> pingora::Result<()> {
-    send(session, status(denial.code()), fields(denial, id), body(denial, id, wire)).await
+/// Sends a refusal through the proxy engine, in the format that the caller expects, if it is known. What it repeats of
+/// the request may hold a secret, and is shown without.
+pub(crate) async fn refuse(session: &mut Session, denial: &Denial, ctx: &Context) -> pingora::Result<()> {
+    let body = body(denial, ctx.id, ctx.facts.wire());
+    let body = ctx.shared.watch.load().clean(&body).into_owned();
+    send(session, status(denial.code()), fields(denial, ctx.id), body).await
 }
 
 /// The answer to a health check: that we are here and whether we serve. It needs no capability.

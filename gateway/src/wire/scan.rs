@@ -405,8 +405,8 @@ impl Seen {
     }
 }
 
-/// The text without its JSON escapes, piece by piece. Line ends and quotes that are spelled with one are left out, and so
-/// is what is no escape; it is for whoever searches a text, not for one who shows it.
+/// The text without its JSON escapes, piece by piece. What is no escape is left out: this is for whoever searches a
+/// text, not for one who shows it.
 pub(crate) fn unescaped(text: &[u8], mut out: impl FnMut(&[u8])) {
     let mut rest = text;
     while let Some(at) = memchr::memchr(b'\\', rest) {
@@ -419,11 +419,10 @@ pub(crate) fn unescaped(text: &[u8], mut out: impl FnMut(&[u8])) {
                 }
                 None => &rest[at + 2..],
             },
-            [_, b'\\', after @ ..] => {
-                out(b"\\");
+            [_, letter, after @ ..] => {
+                out(unescape_letter(*letter).encode_utf8(&mut [0; 4]).as_bytes());
                 after
             }
-            [_, _, after @ ..] => after,
             [..] => &[],
         };
     }

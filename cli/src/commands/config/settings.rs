@@ -54,7 +54,7 @@ pub(super) fn settings(config: &Config, document: &DocumentMut) -> Vec<Setting> 
     all
 }
 
-fn general(config: &Config) -> [(&'static str, &'static str, Value); 21] {
+fn general(config: &Config) -> [(&'static str, &'static str, Value); 23] {
     let Config { daemon, security, limits, logging, budget, notifications, .. } = config;
     let timezone = budget.timezone.iana_name().unwrap_or("UTC");
     [
@@ -67,6 +67,8 @@ fn general(config: &Config) -> [(&'static str, &'static str, Value); 21] {
         ("daemon", "shutdown_grace", time(daemon.shutdown_grace)),
         ("daemon", "threads", json!(daemon.threads)),
         ("security", "require_capability", json!(security.require_capability)),
+        ("security", "scan_responses", json!(security.scan_responses.as_str())),
+        ("security", "scan_requests", json!(security.scan_requests.as_str())),
         ("limits", "request_body", size(limits.request_body_bytes)),
         ("limits", "header", size(limits.header_bytes as u64)),
         ("limits", "connections", json!(limits.connections)),

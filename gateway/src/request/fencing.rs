@@ -1,0 +1,251 @@
+//! Hot: where the fence stands in a request's life. What goes to the provider is searched before anything is sent, and
+//! what comes from it before the caller has it.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
+use policy::{Denial, DenialCode};
+
+use crate::config::Scan;
+use crate::fence::{self, Fence, Finding, Passed, Watched};
+use crate::provider::upstream::Upstream;
+use crate::request::context::{Answer, Context};
+use crate::wire::{Decoder, Framing};
+
+/// What was done about something that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Logged,
+    Refused,
+    Masked,
+    Cut,
+}
+
+impl Context {
+    /// Searches the request that is about to be sent.
+    ///
+    /// # Errors
+    /// `secret_in_request` when there is a secret in it.
+    pub(crate) fn search_request(
+        &self,
+        request: &RequestHeader,
+        upstream: &Upstream,
+        target: &str,
+    ) -> Result<(), Denial> {
+        let scan = self.snapshot.config.security.scan_requests;
+        if scan == Scan::Off {
+            return Ok(());
+        }
+        let headers = upstream.passed_headers(&request.headers).map(|(_, value)| value.as_bytes());
+        let watch = self.shared.watch.load();
+        let Some((part, finding)) = fence::leak(&watch, target, headers, &self.body.bytes) else {
+            return Ok(());
+        };
+        if scan == Scan::Detect {
+            self.found(part.as_str(), &finding, Action::Logged);
+            return Ok(());
+        }
+        self.found(part.as_str(), &finding, Action::Refused);
+        let what = match &*finding.watched {
+            Watched::Key { provider } => format!("the key of `{provider}`"),
+            // Whoever took a decoy is not told that it is one.
+            _ => "a secret of this machine".to_owned(),
+        };
+        let message = format!("the request holds {what}, in its {}; nothing of it was sent", part.as_str());
+        let hint = "take the secret out of the conversation; `tokfence risk` tells what was found";
+        Err(Denial::new(DenialCode::SecretInRequest, message).with_hint(hint))
+    }
+
+    /// Takes secrets out of the head of an answer.
+    pub(crate) fn mask_head(&self, response: &mut ResponseHeader) -> pingora::Result<()> {
+        let scan = self.snapshot.config.security.scan_responses;
+        if scan == Scan::Off {
+            return Ok(());
+        }
+        let reason = response.get_reason_phrase().unwrap_or_default().as_bytes();
+        if !self.find_in_head(reason).is_empty() && scan == Scan::Enforce {
+            response.set_reason_phrase(None)?;
+        }
+        for (name, values) in self.masked_fields(&response.headers)? {
+            response.remove_header(&name);
+            for value in values {
+                response.append_header(name.clone(), value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes secrets out of the trailers of an answer.
+    pub(crate) fn mask_trailers(&self, trailers: &mut HeaderMap) -> pingora::Result<()> {
+        for (name, values) in self.masked_fields(trailers)? {
+            trailers.remove(&name);
+            values.into_iter().for_each(|value| {
+                trailers.append(name.clone(), value);
+            });
+        }
+        Ok(())
+    }
+
+    /// The fields in which a secret was found, with what they are to say instead.
+    fn masked_fields(&self, fields: &HeaderMap) -> pingora::Result<Vec<(HeaderName, Vec<HeaderValue>)>> {
+        let scan = self.snapshot.config.security.scan_responses;
+        if scan == Scan::Off {
+            return Ok(Vec::new());
+        }
+        let has_secret = |name: &&HeaderName| {
+            let found = fields.get_all(*name).iter().map(|value| self.find_in_head(value.as_bytes()).len());
+            found.sum::<usize>() > 0
+        };
+        let names: Vec<&HeaderName> = fields.keys().filter(has_secret).collect();
+        if scan == Scan::Detect {
+            return Ok(Vec::new());
+        }
+        names.into_iter().map(|name| Ok((name.clone(), self.masked_values(fields, name)?))).collect()
+    }
+
+    fn masked_values(&self, fields: &HeaderMap, name: &HeaderName) -> pingora::Result<Vec<HeaderValue>> {
+        let watch = self.shared.watch.load();
+        let masked = |value: &HeaderValue| {
+            let masked = watch.masked(value.as_bytes()).unwrap_or_else(|| value.as_bytes().to_vec());
+            HeaderValue::from_bytes(&masked)
+        };
+        let values: Result<_, _> = fields.get_all(name).iter().map(masked).collect();
+        values.map_err(|_| Error::explain(ErrorType::InvalidHTTPHeader, "it cannot be masked").into_up())
+    }
+
+    fn find_in_head(&self, text: &[u8]) -> Vec<Finding> {
+        let scan = self.snapshot.config.security.scan_responses;
+        let findings = self.shared.watch.load().find(text);
+        let action = if scan == Scan::Enforce { Action::Masked } else { Action::Logged };
+        findings.iter().for_each(|finding| self.found("header", finding, action));
+        findings
+    }
+
+    /// Prepares to read a compressed answer: it is passed on as what it means.
+    ///
+    /// # Errors
+    /// What the engine is told when the answer cannot be read and must not pass unread.
+    pub(crate) fn decode_answer(
+        &mut self,
+        session: &Session,
+        response: &mut ResponseHeader,
+    ) -> pingora::Result<()> {
+        let scan = self.snapshot.config.security.scan_responses;
+        let coding = response.headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+        let is_coded = coding.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
+        if scan == Scan::Off || !is_coded || !has_body(session, response) {
+            return Ok(());
+        }
+        self.decoder = coding.and_then(Decoder::new);
+        if self.decoder.is_some() {
+            response.remove_header(&header::CONTENT_ENCODING);
+            return make_chunked(response);
+        }
+        if scan == Scan::Detect {
+            return Ok(());
+        }
+        let message = "the provider's answer is in a coding that cannot be read, although none was asked for";
+        self.failure = Some(Denial::new(DenialCode::UpstreamReset, message));
+        Err(Error::explain(ErrorType::InvalidHTTPHeader, "an answer that cannot be read").into_up())
+    }
+
+    /// Sets the fence up before the body of an answer.
+    pub(crate) fn begin_fence(
+        &mut self,
+        session: &Session,
+        response: &mut ResponseHeader,
+    ) -> pingora::Result<()> {
+        let scan = self.snapshot.config.security.scan_responses;
+        let watch = self.shared.watch.load_full();
+        if scan == Scan::Off || watch.is_empty() || !has_body(session, response) {
+            return Ok(());
+        }
+        let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let framing = content_type.and_then(Framing::from_content_type);
+        let can_stop = self.shown.seam.is_some();
+        if can_stop && scan == Scan::Enforce {
+            make_chunked(response)?;
+        }
+        self.fence = Some(Box::new(Fence::new(watch, framing, scan == Scan::Enforce, can_stop)));
+        Ok(())
+    }
+
+    /// What a chunk of the answer means.
+    ///
+    /// # Errors
+    /// What the engine is told when it means nothing, or too much.
+    pub(crate) fn decode(&mut self, chunk: Option<Bytes>) -> pingora::Result<Option<Bytes>> {
+        let (Some(decoder), Some(bytes)) = (&mut self.decoder, &chunk) else { return Ok(chunk) };
+        let decoded = decoder.decode(bytes).map_err(|_| {
+            let message = "the provider's answer is not what its Content-Encoding says";
+            self.failure = Some(Denial::new(DenialCode::UpstreamReset, message));
+            Error::explain(ErrorType::InternalError, "an answer that cannot be read").into_up()
+        })?;
+        Ok((!decoded.is_empty()).then_some(decoded))
+    }
+
+    /// What the caller may have of the answer after this chunk.
+    pub(crate) fn fence(&mut self, session: &Session, chunk: Option<Bytes>, is_end: bool) -> Option<Bytes> {
+        let Some(fence) = &mut self.fence else { return chunk };
+        let Passed { bytes, findings, must_stop } = fence.pass(chunk, is_end);
+        for finding in &findings {
+            let action = match self.snapshot.config.security.scan_responses {
+                Scan::Off | Scan::Detect => Action::Logged,
+                Scan::Enforce if must_stop && finding.watched.is_canary() => Action::Cut,
+                Scan::Enforce => Action::Masked,
+            };
+            self.found("body", finding, action);
+        }
+        if must_stop { self.stop(session, bytes, is_end) } else { bytes }
+    }
+
+    /// Ends an answer of which the rest may not be shown. What the provider has ended already, nobody else will end.
+    fn stop(&mut self, session: &Session, bytes: Option<Bytes>, is_end: bool) -> Option<Bytes> {
+        let message = "the answer was about to tell what must not leave this machine";
+        let denial = Denial::new(DenialCode::RiskRestricted, message).with_hint("tokfence risk");
+        if !is_end {
+            self.cut(denial);
+            return bytes;
+        }
+        self.answer = Answer::Cut(denial.code());
+        let mut shown = bytes.unwrap_or_default().to_vec();
+        if let Some(seam) = &mut self.shown.seam {
+            seam.follow(&shown);
+        }
+        shown.extend_from_slice(&self.ending(session, &denial).unwrap_or_default());
+        self.shown.seam = None;
+        Some(shown.into())
+    }
+
+    /// Something was found in what goes by.
+    fn found(&self, place: &'static str, finding: &Finding, action: Action) {
+        tracing::warn!(
+            request = %self.id,
+            what = %finding.watched,
+            form = finding.form.as_str(),
+            view = finding.view.as_str(),
+            place,
+            offset = finding.offset,
+            ?action,
+            "a secret in traffic"
+        );
+    }
+}
+
+/// Whether an answer has a body at all.
+fn has_body(session: &Session, response: &ResponseHeader) -> bool {
+    let status = response.status;
+    session.req_header().method != http::Method::HEAD
+        && status != http::StatusCode::NO_CONTENT
+        && status != http::StatusCode::NOT_MODIFIED
+}
+
+/// Makes it possible that an answer has another length than was told.
+pub(crate) fn make_chunked(response: &mut ResponseHeader) -> pingora::Result<()> {
+    if response.remove_header(&header::CONTENT_LENGTH).is_some() {
+        response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
+    Ok(())
+}
