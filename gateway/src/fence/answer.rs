@@ -199,3 +199,7 @@ fn put_stars(bytes: &mut [u8], place: &Range<u64>, start: u64) {
 #[cfg(test)]
 #[path = "answer_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "property_tests.rs"]
+mod property_tests;

@@ -21,6 +21,7 @@ pub(super) struct Texts {
     positions: Positions,
     /// The last one, which the next piece most often belongs to.
     last: usize,
+    characters: Characters,
     /// Since the last bytes that were let go.
     segments: Vec<Segment>,
     found: Vec<Found>,
@@ -28,7 +29,7 @@ pub(super) struct Texts {
     pub(super) is_folded: bool,
     /// Whether the answer is a list, whose elements are the events.
     is_list: bool,
-    /// Whether the last byte is not within an escape.
+    /// Whether the last byte ends an escape or a character, if it is part of one.
     is_whole: bool,
     /// Up to here, no text ended with the beginning of a secret.
     pub(super) quiet_to: u64,
@@ -42,6 +43,13 @@ struct Known {
     channel: Channel,
     is_live: bool,
     is_echo: bool,
+}
+
+/// Where a text stands between the bytes of its characters.
+#[derive(Debug, Default)]
+struct Characters {
+    /// So many bytes of the last one are to come.
+    missing: usize,
 }
 
 /// Bytes of a text, as they stand in the answer.
@@ -83,6 +91,7 @@ impl Texts {
             live: 0,
             positions: Positions::default(),
             last: REST,
+            characters: Characters::default(),
             segments: Vec::new(),
             found: Vec::new(),
             is_folded: false,
@@ -93,7 +102,8 @@ impl Texts {
         }
     }
 
-    /// Whether what was read so far can be let go: no text ends with the beginning of a secret or within an escape.
+    /// Whether what was read so far can be let go: no text ends with the beginning of a secret, or within an
+    /// escape or a character.
     pub(super) fn is_quiet(&self) -> bool {
         self.live == 0 && self.is_whole
     }
@@ -106,8 +116,8 @@ impl Texts {
     /// Bytes that are no value's text.
     pub(super) fn rest(&mut self, list: &Watchlist, bytes: &[u8], at: u64) {
         self.feed(list, REST, bytes);
-        self.is_whole = true;
-        self.note(REST, at..at + bytes.len() as u64, false);
+        let whole = self.characters.whole(bytes);
+        self.note(REST, at..at + bytes.len() as u64, false, whole);
     }
 
     /// An event ends here.
@@ -140,9 +150,12 @@ impl Texts {
         }
     }
 
-    fn note(&mut self, text: usize, at: Range<u64>, is_quoted: bool) {
-        if self.is_quiet() {
-            self.quiet_to = at.end;
+    /// Bytes of a text stand here; what may be let go is known up to so many of them.
+    fn note(&mut self, text: usize, at: Range<u64>, is_quoted: bool, whole: usize) {
+        let whole = at.start + whole as u64;
+        self.is_whole = whole == at.end;
+        if self.live == 0 {
+            self.quiet_to = whole;
         }
         match self.segments.last_mut() {
             Some(last) if last.text == text && last.at.end == at.start => last.at.end = at.end,
@@ -215,6 +228,22 @@ impl Texts {
     }
 }
 
+impl Characters {
+    /// How many of the next bytes are whole characters.
+    fn whole(&mut self, bytes: &[u8]) -> usize {
+        let Some(lead) = bytes.iter().rposition(|byte| byte & 0xc0 != 0x80) else {
+            self.missing = self.missing.saturating_sub(bytes.len());
+            return if self.missing > 0 { 0 } else { bytes.len() };
+        };
+        let length = match bytes[lead].leading_ones() {
+            ones @ 2..=4 => ones as usize,
+            _ => 1,
+        };
+        self.missing = length.saturating_sub(bytes.len() - lead);
+        if self.missing > 0 { lead } else { bytes.len() }
+    }
+}
+
 fn index(at: u64, start: u64) -> Option<usize> {
     usize::try_from(at.checked_sub(start)?).ok()
 }
@@ -284,9 +313,10 @@ impl Leaves for Pass<'_> {
         let Some(start) = self.start else { return };
         self.rest_to(bytes.start);
         self.done = bytes.end;
-        self.texts.is_whole = is_whole;
+        let whole = self.texts.characters.whole(&self.bytes[bytes.clone()]);
+        let whole = if is_whole { whole } else { 0 };
         let text = self.texts.of(self.list, place);
-        self.texts.note(text, start + bytes.start as u64..start + bytes.end as u64, true);
+        self.texts.note(text, start + bytes.start as u64..start + bytes.end as u64, true, whole);
     }
 
     fn string(&mut self, place: Place, text: Text<'_>) {
