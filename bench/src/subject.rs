@@ -15,10 +15,12 @@ use crate::plan::Wire;
 pub(crate) enum Name {
     Direct,
     Floor,
-    /// The gateway with nothing to decide: callers need no capability, and there are no limits. What it does is what a
-    /// proxy with a request log does.
+    /// The gateway with nothing to decide and nothing to look for: callers need no capability, and there are no limits.
+    /// What it does is what a proxy with a request log does.
     LogOnly,
-    /// The gateway as it is after `init`: a capability is demanded.
+    /// The same, and a capability is demanded.
+    Capability,
+    /// The gateway as it is after `init`: a capability is demanded, and requests and answers are searched for secrets.
     Tokfence,
     /// The gateway with everything an owner can lay down: a scope, budgets, limits on rates.
     Control,
@@ -30,6 +32,7 @@ impl Name {
             Self::Direct => "direct",
             Self::Floor => "floor",
             Self::LogOnly => "log only",
+            Self::Capability => "capability",
             Self::Tokfence => "tokfence",
             Self::Control => "control",
         }

@@ -117,8 +117,9 @@ impl Tokfence {
             .context("no temporary home")?;
         let this = Self { name, binary: binary.to_path_buf(), home };
         let require_capability = name != Name::LogOnly;
+        let scan = if name <= Name::Capability { "off" } else { "enforce" };
         let config = format!(
-            "[security]\nrequire_capability = {require_capability}\n\n[daemon]\nport = 0\nthreads = {threads}\n\n[metrics]\nlisten = \"\"\n\n\
+            "[security]\nrequire_capability = {require_capability}\nscan_requests = \"{scan}\"\nscan_responses = \"{scan}\"\n\n[daemon]\nport = 0\nthreads = {threads}\n\n[metrics]\nlisten = \"\"\n\n\
              [providers.openai]\nupstream = \"http://{upstream}\"\nlocal = true\n"
         );
         let path = this.home.path().join("config.toml");
@@ -143,7 +144,7 @@ impl Tokfence {
         let (address, pid) = self.status().await?;
         let credential = match self.name {
             Name::Direct | Name::Floor | Name::LogOnly => NO_CREDENTIAL.into(),
-            Name::Tokfence => self.mint(&[]).await?,
+            Name::Capability | Name::Tokfence => self.mint(&[]).await?,
             Name::Control => self.limit().await?,
         };
         Ok(Subject { name: self.name, address, prefix: "/openai", credential, pid: Some(pid), answered: 0 })

@@ -27,7 +27,7 @@ pub(super) struct Setup {
 }
 
 /// The gateway in each of its roles, from the least to the most that it has to decide.
-const GATEWAYS: [Name; 3] = [Name::LogOnly, Name::Tokfence, Name::Control];
+const GATEWAYS: [Name; 4] = [Name::LogOnly, Name::Capability, Name::Tokfence, Name::Control];
 
 /// What a gateway answered, and what it remembers of that.
 pub(super) struct LogCheck {
