@@ -227,10 +227,10 @@ impl Daemon {
         rules.rate_limits.keys().map(status).collect()
     }
 
-    /// Revokes the capabilities of runs that died.
+    /// Ends runs that died: their capabilities, and the canaries that only they could see.
     pub(crate) fn end_dead_runs(&self) -> Result<(), DaemonError> {
         runs::end_dead_runs(&self.place.home, |id| {
-            let ended = self.shared.change_rules(|store| store.revoke_capability(id, DEAD_RUN, now_us()));
+            let ended = self.shared.change_rules(|store| store.end_run(id, DEAD_RUN, now_us()));
             match ended {
                 // It died before it had a capability.
                 Ok(_) | Err(storage::Error::NoSuchCapability { .. }) => Ok(()),

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 /// within a moment.
 fn end_dead_runs(app: &App, store: &mut Store) {
     // What cannot be ended now is found again.
-    let _ = gateway::end_dead_runs(&app.home, |id| match store.revoke_capability(id, DEAD_RUN, now_us()) {
+    let _ = gateway::end_dead_runs(&app.home, |id| match store.end_run(id, DEAD_RUN, now_us()) {
         Ok(_) | Err(storage::Error::NoSuchCapability { .. }) => Ok(()),
         Err(error) => Err(error),
     });
