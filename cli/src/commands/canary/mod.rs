@@ -73,13 +73,8 @@ impl Add {
     fn run(self, app: &App) -> Result<(), Failure> {
         let name: CanaryName =
             self.name.parse().map_err(|error: policy::InvalidName| Failure::usage(error.to_string()))?;
+        self.check()?;
         let mut store = app.store()?;
-        if self.kind == CanaryKind::Prompt && self.like.is_some() {
-            return Err(Failure::usage("a mark of a prompt looks like no key; leave out --like"));
-        }
-        if self.kind == CanaryKind::Vault && self.agent.is_some() {
-            return Err(Failure::usage("no agent sees what is in the vault; leave out --agent"));
-        }
         if store.canaries()?.iter().any(|known| known.canary.name == name) {
             return Err(storage::Error::CanaryExists { name }.into());
         }
@@ -89,13 +84,9 @@ impl Add {
             Some(shape) => decoy(shape, random_bytes()?),
             None => prompt_mark(random_bytes()?),
         };
-        let value = match (self.kind, shape) {
-            (CanaryKind::Vault, Some(shape)) => {
-                CanaryValue::hash_of(store_in_vault(app, &name, shape, text.clone())?.expose())
-            }
-            (CanaryKind::Prompt | CanaryKind::Decoy | CanaryKind::Vault, _) => {
-                CanaryValue::Text(text.as_str().into())
-            }
+        let value = match shape.filter(|_| self.kind == CanaryKind::Vault) {
+            Some(shape) => CanaryValue::hash_of(store_in_vault(app, &name, shape, &text)?.expose()),
+            None => CanaryValue::Text(text.as_str().into()),
         };
         let holder = agent.map(|agent| Holder { agent, capability: None });
         let new = NewCanary { name, kind: self.kind, shape, value, holder };
@@ -103,6 +94,19 @@ impl Add {
         app.tell_daemon()?;
         tell(app, &new, &text);
         Ok(())
+    }
+
+    /// Refuses options that mean nothing together.
+    fn check(&self) -> Result<(), Failure> {
+        match self.kind {
+            CanaryKind::Prompt if self.like.is_some() => {
+                Err(Failure::usage("a mark of a prompt looks like no key; leave out --like"))
+            }
+            CanaryKind::Vault if self.agent.is_some() => {
+                Err(Failure::usage("no agent sees what is in the vault; leave out --agent"))
+            }
+            CanaryKind::Prompt | CanaryKind::Decoy | CanaryKind::Vault => Ok(()),
+        }
     }
 }
 
@@ -112,7 +116,7 @@ fn store_in_vault(
     app: &App,
     name: &CanaryName,
     shape: DecoyShape,
-    text: String,
+    text: &str,
 ) -> Result<Secret<String>, Failure> {
     let config = app.config()?;
     let provider = config.provider(shape.as_str()).ok_or_else(|| {
@@ -127,12 +131,12 @@ fn store_in_vault(
         provider: name.to_string(),
         kind: EntryKind::Canary,
         label: String::new(),
-        secret: Secret::from(text.as_str()),
+        secret: Secret::from(text),
         allowed_origin: provider.origin.clone(),
         auth_style: provider.auth.as_str().to_owned(),
     };
     vault.put(Entry::new(parts, now_us())?)?;
-    Ok(Secret::new(text))
+    Ok(Secret::from(text))
 }
 
 /// Shows the value of a canary that its owner has to place, this once.
