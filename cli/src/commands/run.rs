@@ -76,9 +76,8 @@ impl Run {
         let mut variables = Variables::new(providers, &address, &token.text);
         variables.keep_headers(std::env::var(CLAUDE_HEADERS).ok().as_deref());
         variables.note_rest(app);
-        let outcome = self
-            .add_decoy(app, &agent, token.id, &mut variables)
-            .and_then(|()| self.run_child(&config, &variables, signals));
+        let decoy = self.add_decoy(app, &agent, token.id, &mut variables);
+        let outcome = decoy.and_then(|()| self.run_child(&config, &variables, signals));
         let revoked =
             app.store().and_then(|mut store| Ok(store.end_run(token.id, "its run ended", now_us())?));
         if revoked.is_ok() {
