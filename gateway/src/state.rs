@@ -3,15 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use policy::{PriceTable, ProviderId, RequestId, Rules, TimestampUs};
 use storage::Ledger;
+use zeroize::Zeroizing;
 
 use crate::caller::live::Live;
 use crate::config::Config;
-use crate::fence::Watch;
+use crate::fence::{Watch, Watched};
 use crate::provider::credentials::KeyRing;
 use crate::provider::upstream::Upstream;
 use crate::request::quote::AnswerLengths;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) keys: ArcSwap<KeyRing>,
     /// What is looked for in traffic.
     pub(crate) watch: ArcSwap<Watch>,
+    /// What of it the vault holds; the rest is in the rules.
+    vault_secrets: Mutex<Vec<(Watched, Zeroizing<Vec<u8>>)>>,
     pub(crate) ledger: Ledger,
     /// Where the snapshot's rules come from.
     pub(crate) rules: RulesWatch,
@@ -65,6 +68,7 @@ impl Shared {
             snapshot_change: Mutex::new(()),
             keys: ArcSwap::from_pointee(KeyRing::Locked),
             watch: ArcSwap::from_pointee(Watch::nothing()),
+            vault_secrets: Mutex::default(),
             ledger,
             rules,
             live: Live::default(),
@@ -78,7 +82,31 @@ impl Shared {
             ids: IdSource::default(),
         };
         shared.tell_ledger(&shared.snapshot.load());
+        shared.renew_watch();
         shared
+    }
+
+    /// Looks for these secrets of the vault from now on.
+    pub(crate) fn watch_for(&self, secrets: Vec<(Watched, Zeroizing<Vec<u8>>)>) {
+        *self.vault_secrets() = secrets;
+        self.renew_watch();
+    }
+
+    /// Looks for the canaries of the present rules, and for what the vault holds.
+    fn renew_watch(&self) {
+        // Held to the end, so that what was read first is not put in place last.
+        let secrets = self.vault_secrets();
+        let rules = self.snapshot.load().rules.clone();
+        let of_vault = secrets.iter().map(|(watched, secret)| (watched.clone(), secret.as_slice()));
+        let planted = rules.canaries.iter().flat_map(|canary| {
+            let watched = Watched::Canary { kind: canary.kind, name: canary.name.to_string() };
+            canary.marks().map(move |mark| (watched.clone(), mark.as_bytes()))
+        });
+        self.watch.store(Arc::new(Watch::new(of_vault.chain(planted))));
+    }
+
+    fn vault_secrets(&self) -> MutexGuard<'_, Vec<(Watched, Zeroizing<Vec<u8>>)>> {
+        self.vault_secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a new snapshot in the place of the present one. Two changes at once both take effect.
@@ -90,7 +118,11 @@ impl Shared {
         if !(Arc::ptr_eq(&old.rules, &new.rules) && Arc::ptr_eq(&old.config, &new.config)) {
             self.tell_ledger(&new);
         }
+        let has_other_canaries = old.rules.canaries != new.rules.canaries;
         self.snapshot.store(Arc::new(new));
+        if has_other_canaries {
+            self.renew_watch();
+        }
     }
 
     /// Makes the ledger know the budgets of a snapshot.

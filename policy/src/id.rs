@@ -25,6 +25,15 @@ fn parse_name(
     Err(InvalidName { text: shown, kind, rule })
 }
 
+const LOWER_CASE_RULE: &str = "lower-case letters, digits, `_` and `-`, 63 at most, a letter or digit first";
+
+fn is_lower_case_name(name: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    name.first().is_some_and(plain)
+        && name.len() <= 63
+        && name.iter().all(|b| plain(b) || matches!(b, b'_' | b'-'))
+}
+
 /// A provider's name in routes, configuration and vault: `^[a-z0-9][a-z0-9_-]{0,62}$`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProviderId(Box<str>);
@@ -32,6 +41,10 @@ pub struct ProviderId(Box<str>);
 /// The name of an agent: `^[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}$`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentName(Box<str>);
+
+/// What its owner calls a canary: the same rule as for providers, so that an entry of the vault can have the name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CanaryName(Box<str>);
 
 /// The public part of a capability token: eight letters and digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,14 +58,15 @@ impl FromStr for ProviderId {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let rule = "lower-case letters, digits, `_` and `-`, 63 at most, a letter or digit first";
-        let holds = |name: &[u8]| {
-            let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-            name.first().is_some_and(plain)
-                && name.len() <= 63
-                && name.iter().all(|b| plain(b) || matches!(b, b'_' | b'-'))
-        };
-        parse_name(text, "a provider name", rule, holds).map(Self)
+        parse_name(text, "a provider name", LOWER_CASE_RULE, is_lower_case_name).map(Self)
+    }
+}
+
+impl FromStr for CanaryName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        parse_name(text, "a name for a canary", LOWER_CASE_RULE, is_lower_case_name).map(Self)
     }
 }
 
@@ -95,6 +109,13 @@ impl AgentName {
     }
 }
 
+impl CanaryName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl CapabilityId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
@@ -126,6 +147,12 @@ impl fmt::Display for ProviderId {
 }
 
 impl fmt::Display for AgentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for CanaryName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -17,6 +17,7 @@ mod budget;
 mod quote;
 mod rate;
 mod denial;
+mod canary;
 mod rules;
 mod admit;
 pub mod scan;
@@ -25,8 +26,12 @@ mod attenuate;
 pub use admit::{Ask, Caller, Plan, Transport, admit};
 pub use attenuate::{CHILDREN_MAX, DESCENDANTS_MAX, Narrowed, Narrowing, attenuate};
 pub use budget::{Allowance, Amount, Budget, BudgetId, InvalidBudgetAmount, Shortage, Unit};
+pub use canary::{
+    Canary, CanaryId, CanaryKind, CanaryValue, DecoyShape, Holder, UnknownCanaryKind, UnknownDecoyShape,
+    decoy, prompt_mark,
+};
 pub use denial::{Denial, DenialCode};
-pub use id::{AgentName, CapabilityId, InvalidName, ProviderId, RequestId};
+pub use id::{AgentName, CanaryName, CapabilityId, InvalidName, ProviderId, RequestId};
 pub use method::{Method, UnknownMethod};
 pub use money::{InvalidAmount, NanoUsd, Overflow};
 pub use period::{InvalidPeriod, Period, Window};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::iter;
 
 use crate::{
-    AgentName, Budget, Capability, CapabilityId, Denial, DenialCode, ProviderId, RateLimit, Subject,
+    AgentName, Budget, Canary, Capability, CapabilityId, Denial, DenialCode, ProviderId, RateLimit, Subject,
     TimestampUs,
 };
 
@@ -26,6 +26,8 @@ pub struct Rules {
     pub rate_limits: HashMap<Subject, RateLimit>,
     /// Limits on money and tokens.
     pub budgets: HashMap<Subject, Vec<Budget>>,
+    /// What is planted to be found.
+    pub canaries: Vec<Canary>,
 }
 
 /// That something was taken back, and why.
@@ -92,6 +94,11 @@ impl Rules {
             return Err(Denial::new(DenialCode::ProviderRevoked, message).with_hint(hint));
         }
         Ok(())
+    }
+
+    /// The canary that a caller presents whose key is `text`, if it is one.
+    pub fn presented_canary(&self, text: &str) -> Option<&Canary> {
+        self.canaries.iter().find(|canary| canary.is_presented_by(text))
     }
 
     /// A capability and its ancestors, itself first. An ancestor that is not there ends the line; storage keeps

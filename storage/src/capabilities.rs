@@ -119,18 +119,9 @@ impl Store {
     ) -> Result<bool, Error> {
         let doing = "revoke a capability";
         let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        let known = write
-            .query_row("SELECT 1 FROM capabilities WHERE id = ?1", [id.as_str()], |_| Ok(()))
-            .optional()
-            .doing(doing)?;
-        if known.is_none() {
-            return Err(Error::NoSuchCapability { id });
-        }
-        let sql = "UPDATE capabilities SET revoked_at_us = ?2, revoke_reason = ?3
-                   WHERE id = ?1 AND revoked_at_us IS NULL";
-        let revoked = write.execute(sql, params![id.as_str(), now, reason]).doing(doing)?;
+        let was_in_force = revoke(&write, id, reason, now)?;
         write.commit().doing(doing)?;
-        Ok(revoked == 1)
+        Ok(was_in_force)
     }
 
     /// Gives a capability another secret; its scope, its end and its limits stay. What was made from it belongs to
@@ -189,6 +180,24 @@ impl Store {
         });
         rows.doing(doing)?.collect::<rusqlite::Result<_>>().doing(doing)
     }
+}
+
+/// Revokes a capability as part of something larger.
+pub(crate) fn revoke(
+    write: &Transaction<'_>,
+    id: CapabilityId,
+    reason: &str,
+    now: TimestampUs,
+) -> Result<bool, Error> {
+    let doing = "revoke a capability";
+    let known =
+        write.query_row("SELECT 1 FROM capabilities WHERE id = ?1", [id.as_str()], |_| Ok(())).optional();
+    if known.doing(doing)?.is_none() {
+        return Err(Error::NoSuchCapability { id });
+    }
+    let sql = "UPDATE capabilities SET revoked_at_us = ?2, revoke_reason = ?3
+               WHERE id = ?1 AND revoked_at_us IS NULL";
+    Ok(write.execute(sql, params![id.as_str(), now, reason]).doing(doing)? == 1)
 }
 
 fn require_in_force(

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use policy::{AgentName, CapabilityId};
+use policy::{AgentName, CanaryName, CapabilityId};
 use rusqlite::ErrorCode;
 
 /// Everything this crate can refuse or fail with. The text says what failed, [`Error::hint`] what to do about
@@ -109,6 +109,12 @@ pub enum Error {
         /// Its name.
         name: AgentName,
     },
+    /// A canary with this name exists already.
+    #[error("there is a canary `{name}` already")]
+    CanaryExists {
+        /// The name that is taken.
+        name: CanaryName,
+    },
     /// No request in the log has an id that begins like this.
     #[error("there is no request `{prefix}` in the log")]
     NoSuchRequest {
@@ -197,6 +203,7 @@ impl Error {
             Self::ExpiresTooEarly { .. } => "expires_too_early",
             Self::CapabilityEnded { .. } => "capability_ended",
             Self::AgentRevoked { .. } => "agent_revoked",
+            Self::CanaryExists { .. } => "canary_exists",
             Self::NoSuchRequest { .. } => "no_such_request",
             Self::AmbiguousRequest { .. } => "ambiguous_request",
             Self::Overflow { .. } => "overflow",
@@ -224,6 +231,7 @@ impl Error {
             Self::CapabilityExists { .. } => "mint again: the id is chosen at random",
             Self::CapabilityEnded { .. } => "`tokfence agent mint` makes a new one",
             Self::AgentRevoked { name } => return Some(format!("tokfence agent restore {name}")),
+            Self::CanaryExists { .. } => "`tokfence canary list` shows what there is",
             Self::NoSuchRequest { .. } => "`tokfence log` shows recent requests with their ids",
             Self::AmbiguousRequest { .. } => "give more characters of the id",
             Self::Overflow { .. } => "ask for a shorter period",

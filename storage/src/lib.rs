@@ -15,6 +15,7 @@ mod change;
 mod capabilities;
 mod agents;
 mod controls;
+mod canaries;
 mod rules;
 mod budgets;
 mod rates;
@@ -34,6 +35,7 @@ mod stats;
 
 pub use agents::AgentSummary;
 pub use budgets::{BudgetSet, BudgetStatus};
+pub use canaries::{CanarySummary, NewCanary, Plant, PlantId, PlantManner, UnknownManner};
 pub use capabilities::{CapabilityFilter, CapabilitySummary, NewCapability};
 pub use change::{ChangeMark, Moved};
 pub use controls::Controls;

@@ -7,10 +7,11 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::{Doing, Error};
 
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("../migrations/0001_policy.sql"),
     include_str!("../migrations/0002_requests.sql"),
     include_str!("../migrations/0003_control.sql"),
+    include_str!("../migrations/0005_canaries.sql"),
 ];
 
 /// The version of the schema this program works with.
@@ -104,7 +105,7 @@ mod tests {
             assert!(sql.contains("STRICT"), "{name}");
             if matches!(
                 name.as_str(),
-                "requests" | "policy_epoch" | "budget_spend" | "budget_leases" | "clock"
+                "requests" | "policy_epoch" | "budget_spend" | "budget_leases" | "clock" | "canary_plants"
             ) {
                 continue; // the tables that hold no policy
             }

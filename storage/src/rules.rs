@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use policy::{AgentName, Budget, BudgetId, ProviderId, RateLimit, Revocation, Rules, Subject, Unit};
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::capabilities;
 use crate::error::{Doing, Error};
 use crate::row::{parsed, unreadable, unsigned_opt};
 use crate::store::Store;
+use crate::{canaries, capabilities};
 
 /// Everything the gateway decides by, as of one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ fn rules(conn: &Connection) -> rusqlite::Result<Rules> {
         revoked_agents: revoked_agents(conn)?,
         rate_limits: rate_limits(conn)?,
         budgets: budgets(conn)?,
+        canaries: canaries::all(conn)?,
     })
 }
 

@@ -18,6 +18,8 @@ pub enum EntryKind {
     Inference,
     /// A provider's admin or usage key: read by `watch`, never injected into a caller's request.
     Admin,
+    /// Looks like a credential and opens nothing: never sent anywhere, and proof of a leak wherever it is seen.
+    Canary,
 }
 
 impl fmt::Display for EntryKind {
@@ -25,6 +27,7 @@ impl fmt::Display for EntryKind {
         f.write_str(match self {
             Self::Inference => "inference",
             Self::Admin => "admin",
+            Self::Canary => "canary",
         })
     }
 }

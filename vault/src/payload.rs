@@ -3,7 +3,7 @@
 //! ```text
 //! content_len u32 | entry_count u16 | entries | zeros up to a whole number of blocks
 //! entry: len u16 | fields, each: tag u8 | len u16 | value
-//! tags:  1 provider  2 kind u8 (1 inference, 2 admin)  3 label  4 secret  5 allowed origin (canonical text)
+//! tags:  1 provider  2 kind u8 (1 inference, 2 admin, 3 canary)  3 label  4 secret  5 allowed origin (canonical text)
 //!        6 auth style  7 created_at_us i64  8 rotated_at_us i64  9 not_after_us i64 (may be absent)
 //! ```
 //!
@@ -97,6 +97,7 @@ fn kind_id(kind: EntryKind) -> u8 {
     match kind {
         EntryKind::Inference => 1,
         EntryKind::Admin => 2,
+        EntryKind::Canary => 3,
     }
 }
 
@@ -106,6 +107,7 @@ fn decode_entry(bytes: &[u8]) -> Result<Entry, Error> {
     let kind = match field(&mut reader, 2)? {
         [1] => EntryKind::Inference,
         [2] => EntryKind::Admin,
+        [3] => EntryKind::Canary,
         _ => return Err(malformed("the entry's kind is unknown")),
     };
     let label = text(field(&mut reader, 3)?)?.to_owned();
@@ -226,7 +228,7 @@ mod tests {
         check_refused(|bytes| {
             let at = position(bytes, b"anthropic") + 9;
             assert_eq!(bytes[at..at + 4], [2, 0, 1, 1], "the kind field follows");
-            bytes[at + 3] = 3;
+            bytes[at + 3] = 4;
         });
     }
 
@@ -258,13 +260,12 @@ mod tests {
     prop_compose! {
         fn any_entry()(
             provider in "[a-z0-9][a-z0-9_-]{0,20}",
-            is_admin in any::<bool>(),
+            kind in prop::sample::select(vec![EntryKind::Inference, EntryKind::Admin, EntryKind::Canary]),
             label in "[^\\p{Cc}]{0,20}",
             secret in "[!-~ä]([ -~]{0,60}[!-~ä])?",
             port in 1u16..,
             times in any::<(i64, i64, Option<i64>)>(),
         ) -> Entry {
-            let kind = if is_admin { EntryKind::Admin } else { EntryKind::Inference };
             let allowed_origin = format!("https://host.example:{port}").parse().expect("origin");
             let parts = NewEntry { provider, kind, label, secret: Secret::new(secret), allowed_origin, auth_style: String::new() };
             Entry::new(parts, 0).expect("valid").with_times(times.0, times.1, times.2)

@@ -10,6 +10,7 @@ pub(crate) mod ratelimit;
 pub(crate) mod vault;
 pub(crate) mod agent;
 pub(crate) mod budget;
+pub(crate) mod canary;
 pub(crate) mod run;
 pub(crate) mod env;
 pub(crate) mod provider;
@@ -67,6 +68,9 @@ pub(crate) enum Command {
     /// Limits on what may be spent
     #[command(subcommand)]
     Budget(budget::Budget),
+    /// Secrets that open nothing and tell what leaks
+    #[command(subcommand)]
+    Canary(canary::Canary),
     /// Run an agent with a capability of its own, revoked when it ends
     Run(run::Run),
     /// Print the variables that point an agent's SDKs at the gateway
@@ -109,6 +113,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Vault(command) => done(command.run(app)),
         Command::Agent(command) => done(command.run(app)),
         Command::Budget(command) => done(command.run(app)),
+        Command::Canary(command) => done(command.run(app)),
         Command::Run(command) => command.run(app),
         Command::Env(command) => done(command.run(app)),
         Command::Provider(command) => done(command.run(app)),

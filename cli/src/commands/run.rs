@@ -9,7 +9,7 @@ use clap::Args;
 use gateway::RunLock;
 use gateway::config::Config;
 use gateway::home::make_private_dir;
-use policy::{CapabilityId, NanoUsd};
+use policy::{AgentName, CapabilityId, NanoUsd};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -19,6 +19,7 @@ use crate::app::{App, now_us};
 use crate::commands::agent::{
     BudgetArgs, Grant, RateArgs, ScopeArgs, mint_token, new_token, parse_agent, parse_ttl,
 };
+use crate::commands::canary;
 use crate::commands::env::{CLAUDE_HEADERS, Variables, served};
 use crate::failure::{Exit, Failure};
 
@@ -39,6 +40,10 @@ pub(crate) struct Run {
     /// When the capability ends even if the command still runs
     #[arg(long, default_value = "24h", value_name = "TIME")]
     ttl: String,
+    /// Put a key into the command's environment that opens nothing, to see whether somebody takes it; a harmless agent
+    /// that prints its environment shows it too
+    #[arg(long)]
+    decoy: bool,
     /// The command, after `--`
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<String>,
@@ -71,10 +76,10 @@ impl Run {
         let mut variables = Variables::new(providers, &address, &token.text);
         variables.keep_headers(std::env::var(CLAUDE_HEADERS).ok().as_deref());
         variables.note_rest(app);
-        let outcome = self.run_child(&config, &variables, signals);
-        let revoked = app
-            .store()
-            .and_then(|mut store| Ok(store.revoke_capability(token.id, "its run ended", now_us())?));
+        let decoy = self.add_decoy(app, &agent, token.id, &mut variables);
+        let outcome = decoy.and_then(|()| self.run_child(&config, &variables, signals));
+        let revoked =
+            app.store().and_then(|mut store| Ok(store.end_run(token.id, "its run ended", now_us())?));
         if revoked.is_ok() {
             // A file that stays is found later, and its capability has ended then.
             let _ = lock.release();
@@ -84,6 +89,21 @@ impl Run {
         let code = outcome?;
         told?;
         Ok(code)
+    }
+
+    /// Adds a decoy to the variables, if one was asked for. It ends with the run, as the capability does.
+    fn add_decoy(
+        &self,
+        app: &App,
+        agent: &AgentName,
+        capability: CapabilityId,
+        variables: &mut Variables,
+    ) -> Result<(), Failure> {
+        if self.decoy {
+            let (name, value) = canary::for_run(app, agent, capability)?;
+            variables.set.insert(name.to_owned(), value);
+        }
+        Ok(())
     }
 
     /// The command from its start to its end.

@@ -166,6 +166,7 @@ fn kind_name(kind: EntryKind) -> &'static str {
     match kind {
         EntryKind::Inference => "inference",
         EntryKind::Admin => "admin",
+        EntryKind::Canary => "canary",
     }
 }
 

@@ -24,6 +24,7 @@ mod passthrough;
 mod log;
 mod process;
 mod run;
+mod canary;
 mod sentinel;
 mod prompts;
 mod cli_faults;

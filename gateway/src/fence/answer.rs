@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::reader::Reader;
 use super::texts::Found;
-use super::watch::{Finding, Watch, Watched};
+use super::watch::{Finding, Watch};
 use crate::wire::Framing;
 
 /// More than this is not held back from its event on, but from where the secret may begin.
@@ -100,8 +100,7 @@ impl Fence {
     /// finding.
     fn take_found(&mut self) -> Vec<Found> {
         let mut found = self.reader.texts.take_found();
-        let is_mark = |secret| matches!(*self.watch.watched(secret), Watched::PromptMark { .. });
-        found.retain(|found| !(found.is_echo && is_mark(found.hit.secret)));
+        found.retain(|found| !(found.is_echo && self.watch.watched(found.hit.secret).is_prompt_mark()));
         found
     }
 

@@ -1,11 +1,13 @@
 use super::*;
+use crate::fence::Watched;
+use policy::CanaryKind;
 
 const KEY: &str = "sk-proj-T3BlbkFJ0123456789abcdefghijKLMNOPQRSTUV";
 const MARK: &str = "tkc-9f8e7d6c5b4a39281706abcd";
 
 fn watch() -> Arc<Watch> {
     let key = Watched::Key { provider: "openai".to_owned() };
-    let mark = Watched::PromptMark { name: "ops".to_owned() };
+    let mark = Watched::Canary { kind: CanaryKind::Prompt, name: "ops".to_owned() };
     Arc::new(Watch::new([(key, KEY), (mark, MARK)]))
 }
 
@@ -73,7 +75,7 @@ fn a_canary_ends_the_stream_before_its_event() {
     let chunks: Vec<&[u8]> = events.iter().map(|event| event.as_bytes()).collect();
     let (got, findings, is_stopped) = pass(Some(Framing::Sse), true, &chunks);
     assert_eq!((got, is_stopped), (events[0].clone(), true));
-    assert_eq!(findings[0].watched.to_string(), "the prompt mark `ops`");
+    assert_eq!(findings[0].watched.to_string(), "the prompt canary `ops`");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fence::Watched;
 
 const SHAPES: [(&str, usize); 8] = [
     ("sk-proj-", 48),

@@ -2,7 +2,7 @@
 
 use policy::scan::{Channel, Hit};
 
-use super::watch::{Finding, Watch, Watched};
+use super::watch::{Finding, Watch};
 use crate::wire::unescaped;
 
 /// Where in a request something stands.
@@ -59,7 +59,7 @@ fn in_body(watch: &Watch, body: &[u8]) -> Option<Finding> {
 }
 
 fn keep_first(watch: &Watch, first: &mut Option<Finding>, hit: &Hit) {
-    if first.is_none() && !matches!(*watch.watched(hit.secret), Watched::PromptMark { .. }) {
+    if first.is_none() && !watch.watched(hit.secret).is_prompt_mark() {
         *first = Some(watch.finding(hit));
     }
 }
@@ -67,6 +67,8 @@ fn keep_first(watch: &Watch, first: &mut Option<Finding>, hit: &Hit) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fence::Watched;
+    use policy::CanaryKind;
     use policy::scan::View;
     use serde_json::json;
 
@@ -75,7 +77,7 @@ mod tests {
 
     fn found(target: &str, header: &str, body: &str) -> Option<(Part, View)> {
         let key = Watched::Key { provider: "openai".to_owned() };
-        let mark = Watched::PromptMark { name: "ops".to_owned() };
+        let mark = Watched::Canary { kind: CanaryKind::Prompt, name: "ops".to_owned() };
         let watch = Watch::new([(key, KEY), (mark, MARK)]);
         let (part, finding) = leak(&watch, target, [header.as_bytes()].into_iter(), body.as_bytes())?;
         assert_eq!(finding.watched.to_string(), "the key of `openai`");

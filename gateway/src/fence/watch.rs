@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use policy::CanaryKind;
 use policy::scan::{Channel, Form, Hit, View, Watchlist};
 
 /// What is looked for, and what it is.
@@ -30,18 +31,10 @@ pub(crate) enum Watched {
         /// Whose.
         provider: String,
     },
-    /// A text that looks like a key and is none.
-    Decoy {
-        /// What its owner calls it.
-        name: String,
-    },
-    /// A line of a system prompt, which may be said to providers and is told by none.
-    PromptMark {
-        /// What its owner calls it.
-        name: String,
-    },
-    /// An entry of the vault that is never used.
-    VaultCanary {
+    /// What was planted to be found.
+    Canary {
+        /// What it means where it appears.
+        kind: CanaryKind,
         /// What its owner calls it.
         name: String,
     },
@@ -116,7 +109,12 @@ impl Watch {
 impl Watched {
     /// Whether it was planted to be found.
     pub(crate) fn is_canary(&self) -> bool {
-        !matches!(self, Self::Key { .. })
+        matches!(self, Self::Canary { .. })
+    }
+
+    /// Whether it stands in a prompt, which providers are told and nobody else.
+    pub(crate) fn is_prompt_mark(&self) -> bool {
+        matches!(self, Self::Canary { kind: CanaryKind::Prompt, .. })
     }
 }
 
@@ -130,9 +128,7 @@ impl fmt::Display for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key { provider } => write!(f, "the key of `{provider}`"),
-            Self::Decoy { name } => write!(f, "the decoy `{name}`"),
-            Self::PromptMark { name } => write!(f, "the prompt mark `{name}`"),
-            Self::VaultCanary { name } => write!(f, "the vault canary `{name}`"),
+            Self::Canary { kind, name } => write!(f, "the {kind} canary `{name}`"),
         }
     }
 }

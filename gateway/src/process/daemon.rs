@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{PriceTable, ProviderId, Revocation, Rules, Subject, TimestampUs};
+use policy::{CanaryKind, PriceTable, ProviderId, Revocation, Rules, Subject, TimestampUs};
 use storage::LogState;
-use vault::{RecoveryCode, Secret, Unlock, Vault};
+use vault::{Entry, EntryKind, RecoveryCode, Secret, Unlock, Vault};
+use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError};
-use crate::fence::{Watch, Watched};
+use crate::fence::Watched;
 use crate::process::control::{DaemonStatus, RateStatus, Reply, Revoked, UnlockWith};
 use crate::process::home::Home;
 use crate::process::notify;
@@ -211,11 +212,15 @@ impl Daemon {
         let keys =
             vault.as_ref().map_or(KeyRing::Locked, |vault| KeyRing::from_vault(vault, &snapshot.config));
         self.shared.keys.store(Arc::new(keys));
-        let secrets = vault.iter().flat_map(Vault::entries).map(|entry| {
-            let provider = entry.provider().to_owned();
-            (Watched::Key { provider }, entry.secret().expose().as_bytes())
-        });
-        self.shared.watch.store(Arc::new(Watch::new(secrets)));
+        let secret = |entry: &Entry| {
+            let name = entry.provider().to_owned();
+            let watched = match entry.kind() {
+                EntryKind::Inference | EntryKind::Admin => Watched::Key { provider: name },
+                EntryKind::Canary => Watched::Canary { kind: CanaryKind::Vault, name },
+            };
+            (watched, Zeroizing::new(entry.secret().expose().as_bytes().to_vec()))
+        };
+        self.shared.watch_for(vault.iter().flat_map(Vault::entries).map(secret).collect());
     }
 
     /// How much of each limit on rates is used.
@@ -233,10 +238,10 @@ impl Daemon {
         rules.rate_limits.keys().map(status).collect()
     }
 
-    /// Revokes the capabilities of runs that died.
+    /// Ends runs that died: their capabilities, and the canaries that only they could see.
     pub(crate) fn end_dead_runs(&self) -> Result<(), DaemonError> {
         runs::end_dead_runs(&self.place.home, |id| {
-            let ended = self.shared.change_rules(|store| store.revoke_capability(id, DEAD_RUN, now_us()));
+            let ended = self.shared.change_rules(|store| store.end_run(id, DEAD_RUN, now_us()));
             match ended {
                 // It died before it had a capability.
                 Ok(_) | Err(storage::Error::NoSuchCapability { .. }) => Ok(()),

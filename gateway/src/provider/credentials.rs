@@ -25,8 +25,8 @@ pub(crate) struct Credential {
 }
 
 impl KeyRing {
-    /// Makes the headers once, so that no request has to. Entries whose provider no longer exists, or that
-    /// serve `watch` alone, are left out.
+    /// Makes the headers once, so that no request has to. Entries whose provider no longer exists, that
+    /// serve `watch` alone, or that are canaries, are left out.
     pub(crate) fn from_vault(vault: &Vault, config: &Config) -> Self {
         let inference = vault.entries().iter().filter(|entry| entry.kind() == EntryKind::Inference);
         let credentials = inference.filter_map(|entry| {
@@ -80,4 +80,41 @@ fn header(provider: &Provider, secret: &str) -> Option<(HeaderName, HeaderValue)
     let mut value = HeaderValue::try_from(format!("{prefix}{secret}")).ok()?;
     value.set_sensitive(true);
     Some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vault::{Entry, KdfCost, NewEntry, NewSlot, Secret};
+
+    fn entry(provider: &Provider, kind: EntryKind, secret: &str) -> Entry {
+        let parts = NewEntry {
+            provider: provider.id.to_string(),
+            kind,
+            label: String::new(),
+            secret: Secret::from(secret),
+            allowed_origin: provider.origin.clone(),
+            auth_style: provider.auth.as_str().to_owned(),
+        };
+        Entry::new(parts, 0).unwrap()
+    }
+
+    #[test]
+    fn only_what_is_for_requests_becomes_a_header() {
+        let home = tempfile::tempdir().unwrap();
+        let passphrase = Secret::from("correct horse battery");
+        let slot = NewSlot::Passphrase { passphrase: &passphrase, cost: KdfCost::insecure_for_tests() };
+        let (mut vault, _) = Vault::create(&home.path().join("vault.tfv"), &[slot]).unwrap();
+        let config = Config::parse("", home.path()).unwrap();
+        let of = |name: &str| config.provider(name).unwrap();
+        vault.put(entry(of("openai"), EntryKind::Inference, "sk-1")).unwrap();
+        for name in ["openai", "anthropic"] {
+            vault.put(entry(of(name), EntryKind::Admin, "sk-admin")).unwrap();
+            vault.put(entry(of(name), EntryKind::Canary, "sk-proj-that-opens-nothing")).unwrap();
+        }
+        let ring = KeyRing::from_vault(&vault, &config);
+        assert_eq!(ring.credential_for(of("openai")).unwrap().unwrap().value, "Bearer sk-1");
+        let missing = ring.credential_for(of("anthropic")).unwrap_err();
+        assert_eq!(missing.code(), DenialCode::MissingKey);
+    }
 }

@@ -87,7 +87,8 @@ pub(crate) async fn answer(session: &mut Session, ctx: &mut Context) -> Result<(
     }
     let query = route::canonical(request.raw_path())?.query;
     let is_apart = request.headers.contains_key(CAPABILITY);
-    let parent = authenticate(&snapshot, is_apart, &request.headers, query, ctx.connection.is_local)?
+    let parent = authenticate(&snapshot, is_apart, &request.headers, query, ctx.connection.is_local)
+        .map_err(|unproven| unproven.reported(&ctx.shared, &snapshot.rules))?
         .ok_or_else(|| {
             Denial::new(DenialCode::MissingCapability, "the request carries no capability to be narrowed")
         })?;

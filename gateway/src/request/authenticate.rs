@@ -5,12 +5,39 @@
 //! the caller's own login (see `passthrough`), the capability has one place of its own.
 
 use http::header::{self, HeaderMap, HeaderValue};
-use policy::{Capability, Denial, DenialCode, TokenRef};
+use policy::{Canary, CanaryId, Capability, Denial, DenialCode, Rules, TokenRef};
 
 use crate::request::headers::{CAPABILITY, CREDENTIALS};
 use crate::request::passthrough;
 use crate::request::route::keys_in_query;
-use crate::state::Snapshot;
+use crate::state::{Shared, Snapshot};
+
+/// A request that proves to hold no capability, and how that is answered.
+#[derive(Debug)]
+pub(crate) struct Unproven {
+    denial: Denial,
+    /// What it presents instead and can only have stolen.
+    canary: Option<CanaryId>,
+}
+
+impl Unproven {
+    /// The answer, once the theft is reported if there was one. It is the answer to any wrong key: a thief learns nothing.
+    pub(crate) fn reported(self, shared: &Shared, rules: &Rules) -> Denial {
+        if let Some(canary) = self.canary {
+            shared.decoy_presented(rules, canary);
+        }
+        self.denial
+    }
+}
+
+impl Shared {
+    /// A decoy, or a canary of the vault, was presented as a key. The one place where that is known: whatever follows
+    /// from it belongs here.
+    fn decoy_presented(&self, rules: &Rules, canary: CanaryId) {
+        let name = rules.canaries.iter().find(|known| known.id == canary).map(|known| known.name.as_str());
+        tracing::warn!(canary = name, "a canary was presented as a key: it was stolen");
+    }
+}
 
 /// Finds the capability that a request proves to hold; with `is_passthrough` in its own header alone, because the
 /// places of API keys hold the caller's own credential then. `None` means an anonymous caller, where those are served;
@@ -18,8 +45,27 @@ use crate::state::Snapshot;
 /// Whether it is still in force is for the caller to check, so that a refusal can name the agent.
 ///
 /// # Errors
-/// The [`Denial`] to answer with: missing, invalid or contradicting.
+/// How to answer: missing, invalid or contradicting, or a canary wherever a key could be.
 pub(crate) fn authenticate<'s>(
+    snapshot: &'s Snapshot,
+    is_passthrough: bool,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    is_local: bool,
+) -> Result<Option<&'s Capability>, Unproven> {
+    let found = proven(snapshot, is_passthrough, headers, query, is_local);
+    // Where a capability is proven, it is all that was presented; but beside a login there may be more.
+    let is_all = matches!(found, Ok(Some(_))) && !is_passthrough;
+    let looked_for = if is_all { None } else { canary_among(&snapshot.rules, headers, query) };
+    let canary = looked_for.map(|canary| canary.id);
+    match found {
+        Ok(found) if canary.is_none() => Ok(found),
+        Ok(_) => Err(Unproven { denial: unknown(), canary }),
+        Err(denial) => Err(Unproven { denial, canary }),
+    }
+}
+
+fn proven<'s>(
     snapshot: &'s Snapshot,
     is_passthrough: bool,
     headers: &HeaderMap,
@@ -38,23 +84,35 @@ pub(crate) fn authenticate<'s>(
         let message = "the request carries no capability where its SDK puts the API key";
         return Err(Denial::new(DenialCode::MissingCapability, message).with_hint("tokfence agent mint NAME"));
     };
-    let unknown = || {
-        Denial::new(DenialCode::InvalidCapability, "the API key is not a capability of this gateway")
-            .with_hint("tokfence agent mint NAME, or start the agent with `tokfence run`")
-    };
     let token = TokenRef::parse(text).map_err(|_| unknown())?;
     let capabilities = &snapshot.rules.capabilities;
     let capability = capabilities.get(&token.id()).filter(|capability| capability.is_proven_by(&token));
     capability.map(Some).ok_or_else(unknown)
 }
 
+fn unknown() -> Denial {
+    Denial::new(DenialCode::InvalidCapability, "the API key is not a capability of this gateway")
+        .with_hint("tokfence agent mint NAME, or start the agent with `tokfence run`")
+}
+
+/// A canary in any place where a key is looked for, by us or by a provider.
+fn canary_among<'s>(rules: &'s Rules, headers: &HeaderMap, query: Option<&str>) -> Option<&'s Canary> {
+    if rules.canaries.is_empty() {
+        return None;
+    }
+    let authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let authorization = authorization.filter_map(|value| text(value).ok().map(credential));
+    let keys = CREDENTIALS.iter().flat_map(|name| headers.get_all(name));
+    let others = keys.chain(headers.get_all(CAPABILITY)).filter_map(|value| text(value).ok());
+    let mut texts = authorization.chain(others).chain(keys_in_query(query));
+    texts.find_map(|text| rules.presented_canary(text))
+}
+
 /// The one text that a request presents where a capability is looked for.
 fn presented<'h>(headers: &'h HeaderMap, query: Option<&'h str>) -> Result<Option<&'h str>, Denial> {
     let mut found = Presented::default();
     for value in headers.get_all(header::AUTHORIZATION) {
-        let value = text(value)?;
-        let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-        found.add(if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { value })?;
+        found.add(credential(text(value)?))?;
     }
     for name in CREDENTIALS.iter().chain([&CAPABILITY]) {
         for value in headers.get_all(name) {
@@ -90,6 +148,12 @@ impl<'h> Presented<'h> {
         }
         Ok(())
     }
+}
+
+/// What `Authorization` carries, without the word before a token.
+fn credential(value: &str) -> &str {
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { value }
 }
 
 fn text(value: &HeaderValue) -> Result<&str, Denial> {
@@ -140,6 +204,44 @@ mod tests {
         assert_eq!(in_its_own_place(&headers), Ok(Some("tfk_2")));
         headers.append("x-tokfence-capability", "tfk_3".parse().unwrap());
         assert_eq!(in_its_own_place(&headers).map_err(|it| it.code()), Err(DenialCode::InvalidRequest));
+    }
+
+    #[track_caller]
+    fn check_canary(name: &'static str, value: &str, query: Option<&str>, is_found: bool) {
+        let value_of = |text: &str| policy::CanaryValue::Text(text.into());
+        let planted = |number, kind, text| Canary {
+            id: CanaryId(number),
+            kind,
+            name: "spare".parse().unwrap(),
+            shape: None,
+            value: value_of(text),
+            holder: None,
+        };
+        let canaries = vec![
+            planted(1, policy::CanaryKind::Prompt, "tkc-1"),
+            planted(2, policy::CanaryKind::Decoy, "AKIA1:aws2"),
+        ];
+        let rules = Rules { canaries, ..Rules::default() };
+        let mut headers = HeaderMap::new();
+        headers.append("x-api-key", "another".parse().unwrap());
+        headers.append(name, value.parse().unwrap());
+        let found = canary_among(&rules, &headers, query).map(|canary| canary.id);
+        assert_eq!(found, is_found.then_some(CanaryId(2)), "{name}: {value} {query:?}");
+    }
+
+    #[test]
+    fn a_canary_is_found_wherever_a_key_could_be() {
+        for name in ["authorization", "x-api-key", "x-goog-api-key", "api-key", "x-tokfence-capability"] {
+            for value in ["AKIA1:aws2", "AKIA1", "aws2"] {
+                check_canary(name, value, None, true);
+            }
+            for value in ["", "aws", "aws22", "tkc-1", ":"] {
+                check_canary(name, value, None, false);
+            }
+        }
+        check_canary("authorization", "bearer  aws2 ", None, true);
+        check_canary("x-other", "aws2", Some("alt=sse&key=aws2"), true);
+        check_canary("x-other", "aws2", Some("alt=aws2"), false);
     }
 
     #[test]

@@ -75,7 +75,8 @@ impl Gateway {
         ctx.facts.routed(&route);
         let (headers, is_local) = (&request.headers, ctx.connection.is_local);
         let is_passthrough = route.provider.auth == AuthStyle::Passthrough;
-        let capability = authenticate(&snapshot, is_passthrough, headers, target.query, is_local)?;
+        let capability = authenticate(&snapshot, is_passthrough, headers, target.query, is_local)
+            .map_err(|unproven| unproven.reported(&self.shared, &snapshot.rules))?;
         ctx.facts.called_by(capability);
         ctx.facts.check_standing(&snapshot.rules, self.shared.ledger.now())?;
         ctx.enter_rates(capability)?;

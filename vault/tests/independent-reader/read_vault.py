@@ -73,7 +73,7 @@ def entries(plaintext):
                 entry[TIMES[tag]] = int.from_bytes(value, "big", signed=True)
             else:
                 assert tag == 2, "field"
-                entry["kind"] = {b"\1": "inference", b"\2": "admin"}[value]
+                entry["kind"] = {b"\1": "inference", b"\2": "admin", b"\3": "canary"}[value]
         yield entry
     assert at == 4 + content_len, "the entries fill the content"
 

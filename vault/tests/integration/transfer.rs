@@ -6,7 +6,7 @@ use std::path::Path;
 
 use vault::{EntryKind, ImportReport, KdfCost, OnConflict, Secret, Vault, legacy, open_export};
 
-use crate::support::{check_code, entry, fresh, listing, passphrase};
+use crate::support::{check_code, entry, entry_of_kind, fresh, listing, new_passphrase, open, passphrase};
 
 const COST: KdfCost = KdfCost::insecure_for_tests();
 
@@ -96,4 +96,29 @@ fn the_go_programs_vault_is_refused_when_it_does_not_fit() {
         fs::write(&path, text).expect("writes");
         check_code(legacy::open(&path, &passphrase()), "legacy_malformed");
     }
+}
+
+#[test]
+fn a_canary_goes_wherever_the_keys_go() {
+    let (directory, path, mut vault) = fresh();
+    let canary = || entry_of_kind("openai", EntryKind::Canary, "sk-proj-that-opens-nothing");
+    vault.put(entry("openai", "sk-0001-0001")).expect("puts");
+    vault.put(canary()).expect("puts");
+    vault.rotate_dek(&[new_passphrase(&passphrase())]).expect("rotates");
+    let mut vault = open(&path).expect("opens");
+    let exported = directory.path().join("export.tfv");
+    vault.export_file(&exported, &passphrase(), COST).expect("exports");
+
+    let (_directory, path, mut other) = fresh();
+    other.import_file(&exported, &passphrase(), OnConflict::Keep).expect("imports");
+    for vault in [&vault, &open(&path).expect("opens")] {
+        let found = vault.entry("openai", EntryKind::Canary).expect("it is kept");
+        assert_eq!(found.secret().expose(), canary().secret().expose());
+        assert_eq!(
+            vault.entry("openai", EntryKind::Inference).expect("kept").secret().expose(),
+            "sk-0001-0001"
+        );
+    }
+    vault.remove("openai", EntryKind::Canary).expect("removes");
+    assert_eq!(vault.entries().len(), 1, "the key of the same name stays");
 }

@@ -15,6 +15,7 @@ use crate::app::{App, closest, now_us};
 use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
 use revoke::{Restore, Revoke, Rotate};
+pub(crate) use show::end_dead_runs;
 
 /// A named capability that nobody limited ends after this time.
 const TTL_DEFAULT: &str = "30d";
@@ -239,7 +240,7 @@ pub(crate) fn find_agent(store: &Store, text: &str) -> Result<AgentName, Failure
     })
 }
 
-fn random_bytes<const N: usize>() -> Result<[u8; N], Failure> {
+pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| Failure::failed("draw random bytes", &error))?;
     Ok(bytes)

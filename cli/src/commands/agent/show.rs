@@ -13,9 +13,9 @@ use crate::failure::Failure;
 
 /// Ends what runs left behind that died, so that it is not shown as in force. A running daemon does that by itself
 /// within a moment.
-fn end_dead_runs(app: &App, store: &mut Store) {
+pub(crate) fn end_dead_runs(app: &App, store: &mut Store) {
     // What cannot be ended now is found again.
-    let _ = gateway::end_dead_runs(&app.home, |id| match store.revoke_capability(id, DEAD_RUN, now_us()) {
+    let _ = gateway::end_dead_runs(&app.home, |id| match store.end_run(id, DEAD_RUN, now_us()) {
         Ok(_) | Err(storage::Error::NoSuchCapability { .. }) => Ok(()),
         Err(error) => Err(error),
     });

@@ -1,0 +1,71 @@
+//! `canary list`: what is planted, for whom and where; never the values.
+
+use policy::{DecoyShape, Holder};
+use serde_json::{Value, json};
+use storage::CanarySummary;
+
+use crate::app::App;
+use crate::commands::agent::end_dead_runs;
+use crate::commands::stop::timestamp;
+use crate::failure::Failure;
+use crate::format::{Column, Columns};
+
+const COLUMNS: [Column; 6] = [
+    Column::Left("canary"),
+    Column::Left("kind"),
+    Column::Left("looks like"),
+    Column::Left("holder"),
+    Column::Left("created"),
+    Column::Left("planted in"),
+];
+
+pub(super) fn list(app: &App) -> Result<(), Failure> {
+    let mut store = app.store()?;
+    end_dead_runs(app, &mut store);
+    let canaries = store.canaries()?;
+    let document = json!({ "canaries": canaries.iter().map(document).collect::<Vec<_>>() });
+    app.output.data(&document, || {
+        let rows: Vec<Vec<String>> = canaries.iter().map(cells).collect();
+        Columns::table(&COLUMNS, &rows, "no canaries; make one with `tokfence canary add NAME --kind KIND`")
+    });
+    Ok(())
+}
+
+fn document(known: &CanarySummary) -> Value {
+    let canary = &known.canary;
+    let holder = canary.holder.as_ref();
+    let capability = holder.and_then(|holder| holder.capability);
+    json!({
+        "name": canary.name.as_str(),
+        "kind": canary.kind.as_str(),
+        "like": canary.shape.map(DecoyShape::as_str),
+        "value": canary.masked(),
+        "agent": holder.map(|holder| holder.agent.as_str()),
+        "capability": capability.as_ref().map(|id| id.as_str()),
+        "created_at": timestamp(known.created_at),
+        "plants": known.plants.iter().map(|plant| json!({
+            "path": plant.path, "planted_at": timestamp(plant.planted_at),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn cells(known: &CanarySummary) -> Vec<String> {
+    let canary = &known.canary;
+    // A path is whatever its maker called it.
+    let paths = known.plants.iter().map(|plant| plant.path.escape_debug().to_string());
+    vec![
+        canary.name.to_string(),
+        canary.kind.to_string(),
+        canary.masked(),
+        canary.holder.as_ref().map_or_else(|| "-".to_owned(), holder),
+        timestamp(known.created_at),
+        paths.collect::<Vec<_>>().join(", "),
+    ]
+}
+
+fn holder(holder: &Holder) -> String {
+    match holder.capability {
+        Some(id) => format!("{}, run {id}", holder.agent),
+        None => holder.agent.to_string(),
+    }
+}
