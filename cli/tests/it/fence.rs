@@ -7,6 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use policy::NanoUsd;
 use serde_json::{Value, json};
+use storage::Outcome;
 
 use crate::support::{
     Gateway, KEYS, PATIENCE, Request, Response, Setup, Then, answer, answer_with, chunk, sse,
@@ -198,4 +199,65 @@ fn what_is_only_watched_passes_and_what_is_off_is_not_even_seen() {
         assert_eq!(log.contains("a secret in traffic"), mode == "detect", "{log}");
         assert!(!log.contains(secret));
     }
+}
+
+/// Adds a canary and answers its text.
+fn canary(gateway: &Gateway, args: &[&str]) -> String {
+    let args: Vec<&str> = ["--json", "canary", "add"].iter().chain(args).copied().collect();
+    gateway.run(args).expect(0).json()["value"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_prompt_mark_may_be_said_to_a_provider_and_ends_the_stream_that_tells_it() {
+    let gateway = Gateway::start();
+    let mark = canary(&gateway, &["house-rules", "--kind", "prompt"]);
+    let (left, right) = mark.split_at(mark.len() / 2);
+    let script = gateway.mock.plays(chat(&["My rules: ", left, right, " and so on"]));
+    let body = BODY.replace("hi", &mark);
+    let response = ask(&gateway, &body, &script).expect(200);
+    assert_eq!(gateway.mock.the_request(&script).text().matches(&mark).count(), 1);
+    let text = response.text();
+    assert!(
+        words(&text).starts_with("My rules: ") && !text.contains(left) && !text.contains(right),
+        "{text}"
+    );
+    assert!(
+        text.contains(r#""finish_reason":"content_filter""#) && text.ends_with("data: [DONE]\n\n"),
+        "{text}"
+    );
+    let row = gateway.row(&response.id()).request;
+    assert_eq!((row.outcome, row.error_code.as_deref()), (Outcome::Cut, Some("risk_restricted")));
+}
+
+#[test]
+fn a_prompt_mark_in_an_answer_that_is_not_streamed_is_masked() {
+    let gateway = Gateway::start();
+    let mark = canary(&gateway, &["house-rules", "--kind", "prompt"]);
+    let said = json!({ "choices": [{ "message": { "content": format!("They are: {mark}") } }] }).to_string();
+    let script = gateway.mock.plays(answer("200 OK", &said));
+    let response = ask(&gateway, BODY, &script).expect(200);
+    assert_eq!(response.text(), said.replace(&mark, &stars(&mark)));
+}
+
+#[test]
+fn a_decoy_is_not_sent_and_whoever_tries_is_not_told_what_it_is() {
+    let gateway = Gateway::start();
+    let decoy = canary(&gateway, &["old-key", "--kind", "decoy", "--like", "anthropic"]);
+    let script = gateway.mock.plays(answer("200 OK", "{}"));
+    let refused =
+        ask(&gateway, &BODY.replace("hi", &decoy), &script).expect_refusal(403, "secret_in_request");
+    assert!(gateway.mock.received(&script).is_empty());
+    let text = refused.text();
+    assert!(!text.contains("old-key") && !text.contains("decoy") && !text.contains("canary"), "{text}");
+    let presented = gateway.tcp().ask(&Request::post(CHAT, BODY).bearer(&decoy));
+    presented.expect_refusal(401, "invalid_capability");
+}
+
+#[test]
+fn a_canary_of_the_vault_stands_in_its_list_and_its_text_is_told_to_nobody() {
+    let gateway = Gateway::start();
+    let added = gateway.run(["--json", "canary", "add", "spare", "--kind", "vault"]).expect(0);
+    assert!(added.json()["value"].is_null(), "{}", added.stdout);
+    let listed = gateway.run(["vault", "list"]).expect(0).stdout;
+    assert!(listed.contains("spare") && listed.contains("canary"), "{listed}");
 }
