@@ -1,8 +1,8 @@
 //! Admission: whether a caller may make a request. The only place where a [`Plan`] is made.
 
 use crate::{
-    AgentName, Budget, BudgetId, Capability, Denial, DenialCode, Method, ProviderId, Quote, RouteClass,
-    Rules, Scope, Unit,
+    AgentName, Budget, BudgetId, Capability, Denial, DenialCode, Method, ProviderId, Quote, RiskVerdict,
+    RouteClass, Rules, Scope, Unit,
 };
 
 /// Who is asking.
@@ -12,6 +12,8 @@ pub struct Caller<'a> {
     pub agent: &'a AgentName,
     /// The capability it presented; without one the scope that limits nothing holds.
     pub capability: Option<&'a Capability>,
+    /// How far it is restricted.
+    pub risk: &'a RiskVerdict,
 }
 
 /// How the caller reached us.
@@ -79,6 +81,8 @@ impl Transport {
 /// # Errors
 /// The [`Denial`] to answer with, by the first rule that refuses.
 pub fn admit(rules: &Rules, caller: &Caller<'_>, ask: &Ask<'_>) -> Result<Plan, Denial> {
+    caller.risk.check_route(caller.agent, ask.class, ask.method)?;
+    caller.risk.check_fallbacks(caller.agent, ask.names_other_models)?;
     match caller.capability {
         None => check_scope(&Scope::OPEN, ask)?,
         capability => {
@@ -186,7 +190,9 @@ mod tests {
     fn verdict(rules: &Rules, id: &str, ask: &Ask<'_>) -> Option<DenialCode> {
         let agent = "ci".parse().unwrap();
         let capability = rules.capabilities.get(&id.parse::<CapabilityId>().unwrap());
-        admit(rules, &Caller { agent: &agent, capability }, ask).err().map(|denial| denial.code())
+        admit(rules, &Caller { agent: &agent, capability, risk: &RiskVerdict::default() }, ask)
+            .err()
+            .map(|denial| denial.code())
     }
 
     fn ask<'a>(provider: &'a ProviderId, class: RouteClass, model: Option<&'a str>) -> Ask<'a> {

@@ -57,9 +57,10 @@ pub fn attenuate(
     now: TimestampUs,
 ) -> Result<Narrowed, Denial> {
     check_room(rules, parent, now)?;
+    let ttl_max = rules.risk(Some(parent), &parent.agent, now).child_ttl_us(&parent.agent)?;
     Ok(Narrowed {
         scope: narrow_scope(&parent.scope, wanted)?,
-        expires_at: narrow_end(rules, parent, wanted.ttl_us, now)?,
+        expires_at: narrow_end(rules, parent, (wanted.ttl_us, ttl_max), now)?,
         rate: narrow_rate(rules, parent, wanted.rate)?,
     })
 }
@@ -135,15 +136,17 @@ fn covers(parent: &Scope, glob: &ModelGlob) -> bool {
     parent.models.is_empty() || parent.models.iter().any(|wide| wide.matches(glob.as_str()))
 }
 
+/// When the capability ends that shall last as long as is wanted, and may last no longer than the most.
 fn narrow_end(
     rules: &Rules,
     parent: &Capability,
-    ttl_us: Option<u64>,
+    (wanted, most): (Option<u64>, Option<u64>),
     now: TimestampUs,
 ) -> Result<Option<TimestampUs>, Denial> {
     let latest = rules.lineage(Some(parent)).filter_map(|link| link.expires_at).min();
-    let Some(ttl_us) = ttl_us else { return Ok(latest) };
-    let end = now.saturating_add(i64::try_from(ttl_us).unwrap_or(TimestampUs::MAX));
+    let end = |ttl_us: u64| now.saturating_add(i64::try_from(ttl_us).unwrap_or(TimestampUs::MAX));
+    let Some(ttl_us) = wanted else { return Ok(latest.into_iter().chain(most.map(end)).min()) };
+    let end = end(ttl_us.min(most.unwrap_or(u64::MAX)));
     match latest.filter(|latest| end > *latest) {
         Some(latest) => {
             let left = latest.saturating_sub(now) / 1_000_000;

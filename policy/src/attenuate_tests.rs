@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::{Ask, Caller, CapabilityId, Quote, Transport, admit};
+use crate::{Ask, Caller, CapabilityId, Quote, RiskVerdict, Transport, admit};
 
 const PROVIDERS: [&str; 4] = ["openai", "anthropic", "groq", "google"];
 const GLOBS: [&str; 12] = [
@@ -233,7 +233,8 @@ fn may(capability: &Capability, request: &Request) -> bool {
         transport: if *is_unix { Transport::Unix } else { Transport::Tcp },
         quote: Quote::FREE,
     };
-    let caller = Caller { agent: &alone.agent, capability: Some(&alone) };
+    let risk = RiskVerdict::default();
+    let caller = Caller { agent: &alone.agent, capability: Some(&alone), risk: &risk };
     let rules = Rules::default();
     rules.check_caller(Some(&alone), &alone.agent, *now).is_ok() && admit(&rules, &caller, &ask).is_ok()
 }

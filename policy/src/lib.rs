@@ -18,6 +18,7 @@ mod quote;
 mod rate;
 mod denial;
 mod canary;
+mod risk;
 mod rules;
 mod admit;
 pub mod scan;
@@ -38,6 +39,11 @@ pub use period::{InvalidPeriod, Period, Window};
 pub use price::{Price, PriceTable, PriceTableError, Rates, Resolved, Tier, TokenPrice};
 pub use quote::Quote;
 pub use rate::{RateBook, RateKind, RateLimit, RatePermit, RateRefusal, RateUse};
+pub use risk::{
+    Evidence, REPEAT_US, Risk, RiskState, RiskVerdict, Signal, SignalAction, SignalCounter, Signals,
+    SpendSlope, UnknownRiskState, UnknownSignal, UnknownSignalAction, YELLOW_CHILD_TTL_US,
+    YELLOW_OUTPUT_TOKENS, YELLOW_REQUESTS_PER_MINUTE, YELLOW_US,
+};
 pub use rules::{ANCESTORS_MAX, Revocation, Rules};
 pub use scope::{Capability, InvalidGlob, ModelGlob, RouteClass, Scope, UnknownRouteClass};
 pub use subject::{InvalidSubject, Subject};

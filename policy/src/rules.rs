@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::iter;
 
 use crate::{
-    AgentName, Budget, Canary, Capability, CapabilityId, Denial, DenialCode, ProviderId, RateLimit, Subject,
-    TimestampUs,
+    AgentName, Budget, Canary, Capability, CapabilityId, Denial, DenialCode, ProviderId, RateLimit, Risk,
+    RiskState, Subject, TimestampUs,
 };
 
 /// How many ancestors a capability may have.
@@ -28,6 +28,10 @@ pub struct Rules {
     pub budgets: HashMap<Subject, Vec<Budget>>,
     /// What is planted to be found.
     pub canaries: Vec<Canary>,
+    /// What was seen of whom.
+    pub risks: HashMap<Subject, Risk>,
+    /// The state in which everybody begins.
+    pub risk_floor: RiskState,
 }
 
 /// That something was taken back, and why.
@@ -93,7 +97,7 @@ impl Rules {
             let hint = format!("tokfence restore {}", provider.as_str());
             return Err(Denial::new(DenialCode::ProviderRevoked, message).with_hint(hint));
         }
-        Ok(())
+        self.check_risk(capability, agent, now)
     }
 
     /// The canary that a caller presents whose key is `text`, if it is one.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use policy::{
-    AgentName, Ask, Budget, BudgetId, Caller, Method, Period, Plan, ProviderId, Quote, RouteClass, Rules,
-    Subject, Transport, Unit, admit,
+    AgentName, Ask, Budget, BudgetId, Caller, Method, Period, Plan, ProviderId, Quote, RiskVerdict,
+    RouteClass, Rules, Subject, Transport, Unit, admit,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -149,7 +149,8 @@ impl World {
             transport: Transport::Tcp,
             quote,
         };
-        admit(&self.rules, &Caller { agent: &agent, capability: None }, &ask).unwrap()
+        admit(&self.rules, &Caller { agent: &agent, capability: None, risk: &RiskVerdict::default() }, &ask)
+            .unwrap()
     }
 
     /// One nano-dollar a token, so that one number describes a request in both units.

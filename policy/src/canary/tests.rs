@@ -51,8 +51,9 @@ proptest! {
     #[test]
     fn no_two_canaries_are_alike(shape in any_shape(), random: [u8; 32], other: [u8; 32]) {
         prop_assume!(random != other);
-        prop_assert!(differing(&decoy(shape, random), &decoy(shape, other)) >= 20);
-        prop_assert!(differing(&prompt_mark(random), &prompt_mark(other)) >= 20);
+        // Of 26 characters one is the same by chance now and then, ten never.
+        prop_assert!(differing(&decoy(shape, random), &decoy(shape, other)) >= 16);
+        prop_assert!(differing(&prompt_mark(random), &prompt_mark(other)) >= 16);
         prop_assert_eq!(decoy(shape, random), decoy(shape, random));
     }
 

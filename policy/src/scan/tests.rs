@@ -163,7 +163,8 @@ proptest! {
     ) {
         prop_assume!(Watchlist::can_watch(secret.as_bytes()));
         let list = Watchlist::new(&[&secret]).unwrap();
-        let text = format!("{before}{} {before}", encoded(&secret, form)).into_bytes();
+        // A backslash right before an escape would make it another one.
+        let text = format!("{before} {} {before}", encoded(&secret, form)).into_bytes();
         let mut masked = text.clone();
         prop_assert!(!list.mask(&mut masked).is_empty());
         prop_assert_eq!(masked.len(), text.len());

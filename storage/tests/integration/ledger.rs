@@ -2,7 +2,8 @@
 
 use jiff::tz::TimeZone;
 use policy::{
-    Ask, Caller, DenialCode, Method, NanoUsd, Plan, Quote, RouteClass, Rules, Subject, Transport, Unit, admit,
+    Ask, Caller, DenialCode, Method, NanoUsd, Plan, Quote, RiskVerdict, RouteClass, Rules, Subject,
+    Transport, Unit, admit,
 };
 use storage::{Growth, Ledger, Reservation, Store, Used, Writer, WriterConfig};
 
@@ -23,7 +24,7 @@ fn plan(rules: &Rules, tokens: u64) -> Plan {
         transport: Transport::Tcp,
         quote: Quote::unpriced(tokens, 1),
     };
-    admit(rules, &Caller { agent: &agent, capability: None }, &ask).unwrap()
+    admit(rules, &Caller { agent: &agent, capability: None, risk: &RiskVerdict::default() }, &ask).unwrap()
 }
 
 /// Sets a budget of tokens for everybody and makes the ledger know it.
@@ -73,7 +74,8 @@ fn reserve_answer(ledger: &Ledger, rules: &Rules) -> Reservation {
     let (class, method, transport) = (RouteClass::Generate, Method::Post, Transport::Tcp);
     let names_other_models = false;
     let ask = Ask { provider: &provider, class, method, model: None, names_other_models, transport, quote };
-    let plan = admit(rules, &Caller { agent: &agent, capability: None }, &ask).unwrap();
+    let plan = admit(rules, &Caller { agent: &agent, capability: None, risk: &RiskVerdict::default() }, &ask)
+        .unwrap();
     pollster::block_on(ledger.reserve(plan)).unwrap()
 }
 
