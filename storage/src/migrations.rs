@@ -7,11 +7,12 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::{Doing, Error};
 
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("../migrations/0001_policy.sql"),
     include_str!("../migrations/0002_requests.sql"),
     include_str!("../migrations/0003_control.sql"),
-    include_str!("../migrations/0005_canaries.sql"),
+    include_str!("../migrations/0004_canaries.sql"),
+    include_str!("../migrations/0005_risk.sql"),
 ];
 
 /// The version of the schema this program works with.
@@ -105,7 +106,14 @@ mod tests {
             assert!(sql.contains("STRICT"), "{name}");
             if matches!(
                 name.as_str(),
-                "requests" | "policy_epoch" | "budget_spend" | "budget_leases" | "clock" | "canary_plants"
+                "requests"
+                    | "policy_epoch"
+                    | "budget_spend"
+                    | "budget_leases"
+                    | "clock"
+                    | "canary_plants"
+                    | "risk_events"
+                    | "risk_clears"
             ) {
                 continue; // the tables that hold no policy
             }

@@ -4,10 +4,12 @@ use policy::TimestampUs;
 use rusqlite::Connection;
 
 use crate::error::{Doing, Error};
+use crate::risk;
 use crate::store::Store;
 
 impl Store {
-    /// Deletes at most `batch` rows of requests that began before `cutoff`, oldest first, and answers how many. The
+    /// Deletes at most `batch` rows of requests that began before `cutoff`, oldest first, and answers how many; and as
+    /// many events of risk, but for those to which a state refers. The
     /// running writer does this by itself; this is for an explicit request.
     ///
     /// # Errors
@@ -26,6 +28,8 @@ pub(crate) fn delete_older_than(conn: &Connection, cutoff: TimestampUs, batch: u
                 (SELECT seq FROM requests WHERE started_at_us < ?1 ORDER BY started_at_us LIMIT ?2)",
         )
         .doing(doing)?;
+    // As old, and a few beside many requests.
+    risk::delete_older_than(conn, cutoff, batch).doing(doing)?;
     let deleted = statement.execute([cutoff, i64::from(batch)]).doing(doing)?;
     Ok(u64::try_from(deleted).unwrap_or(u64::MAX))
 }

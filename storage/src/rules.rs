@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::error::{Doing, Error};
 use crate::row::{parsed, unreadable, unsigned_opt};
 use crate::store::Store;
-use crate::{canaries, capabilities};
+use crate::{canaries, capabilities, risk};
 
 /// Everything the gateway decides by, as of one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ fn rules(conn: &Connection) -> rusqlite::Result<Rules> {
         rate_limits: rate_limits(conn)?,
         budgets: budgets(conn)?,
         canaries: canaries::all(conn)?,
+        risks: risk::all(conn)?,
+        ..Rules::default()
     })
 }
 

@@ -143,6 +143,11 @@ impl Signal {
         }
     }
 
+    /// Whether it is evidence against everybody: nobody knows who took it.
+    pub fn is_everybodys(self) -> bool {
+        self == Self::VaultCanary
+    }
+
     /// What is done about it unless an owner says otherwise.
     pub fn default_action(self) -> SignalAction {
         if self.leads_to().is_some() { SignalAction::Enforce } else { SignalAction::Log }

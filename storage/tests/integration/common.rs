@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use policy::{
-    Ask, Basis, Caller, Denial, Method, NanoUsd, Plan, ProviderId, Quote, RequestId, RouteClass, Rules,
-    Transport, Usage, admit,
+    Ask, Basis, Caller, Denial, Method, NanoUsd, Plan, ProviderId, Quote, RequestId, RiskVerdict, RouteClass,
+    Rules, Transport, Usage, admit,
 };
 use storage::{Ledger, LogText, Outcome, RequestRow, Reservation, Store, Used, Writer, WriterConfig};
 
@@ -58,7 +58,8 @@ pub(crate) fn reserve(ledger: &Ledger) -> Result<Reservation, Denial> {
 
 pub(crate) fn plan() -> Plan {
     let (agent, provider): (_, ProviderId) = ("ci".parse().unwrap(), "openai".parse().unwrap());
-    let caller = Caller { agent: &agent, capability: None };
+    let risk = RiskVerdict::default();
+    let caller = Caller { agent: &agent, capability: None, risk: &risk };
     let ask = Ask {
         provider: &provider,
         class: RouteClass::Generate,

@@ -7,6 +7,7 @@ mod policy_rows;
 mod controls;
 mod canaries;
 mod rates;
+mod risk;
 mod log;
 mod writer;
 mod ledger;
