@@ -95,6 +95,14 @@ impl Shared {
         Ok(changed)
     }
 
+    /// Writes what is no rule through the same connection; nobody needs to know.
+    pub(crate) fn with_store<T>(
+        &self,
+        write: impl FnOnce(&mut Store) -> Result<T, storage::Error>,
+    ) -> Result<T, storage::Error> {
+        write(&mut self.rules.seen().store)
+    }
+
     fn publish(&self, seen: &mut Seen) -> Result<(), storage::Error> {
         let policy = seen.store.load_policy()?;
         seen.epoch = policy.epoch;

@@ -17,6 +17,7 @@ use crate::provider::credentials::KeyRing;
 use crate::provider::upstream::Upstream;
 use crate::request::quote::AnswerLengths;
 use crate::request::rates::Rates;
+use crate::risk::RiskDesk;
 use crate::rules_watch::RulesWatch;
 
 /// Configuration and policy at one moment. The parts are shared between snapshots, so that one of them can be
@@ -27,6 +28,17 @@ pub(crate) struct Snapshot {
     pub(crate) rules: Arc<Rules>,
     pub(crate) upstreams: Arc<HashMap<ProviderId, Arc<Upstream>>>,
     pub(crate) prices: Arc<PriceTable>,
+}
+
+impl Snapshot {
+    /// The rules as the configuration completes them: everybody begins in the state that it says.
+    fn with_floor(mut self) -> Self {
+        let floor = self.config.risk.initial_state;
+        if self.rules.risk_floor != floor {
+            self.rules = Arc::new(Rules { risk_floor: floor, ..Rules::clone(&self.rules) });
+        }
+        self
+    }
 }
 
 /// What all requests share.
@@ -50,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) attenuations: Rates,
     /// The port that callers name in `Host`.
     pub(crate) port: u16,
+    /// What was seen and is evidence against somebody.
+    pub(crate) risk: RiskDesk,
     /// How long answers were; what the next may need.
     pub(crate) lengths: AnswerLengths,
     /// Requests between their first phase and their settlement.
@@ -64,7 +78,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(snapshot: Snapshot, rules: RulesWatch, ledger: Ledger, port: u16) -> Self {
         let shared = Self {
-            snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot: ArcSwap::from_pointee(snapshot.with_floor()),
             snapshot_change: Mutex::new(()),
             keys: ArcSwap::from_pointee(KeyRing::Locked),
             watch: ArcSwap::from_pointee(Watch::nothing()),
@@ -75,6 +89,7 @@ impl Shared {
             rates: Rates::default(),
             attenuations: Rates::default(),
             port,
+            risk: RiskDesk::default(),
             lengths: AnswerLengths::default(),
             in_flight: AtomicUsize::new(0),
             buffered_bytes: AtomicU64::new(0),
@@ -113,7 +128,7 @@ impl Shared {
     pub(crate) fn change_snapshot(&self, change: impl FnOnce(Snapshot) -> Snapshot) {
         let _guard = self.snapshot_change.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.snapshot.load_full();
-        let new = change(Snapshot::clone(&old));
+        let new = change(Snapshot::clone(&old)).with_floor();
         // Before any request is decided by rules that name them, and in the order in which rules replace each other.
         if !(Arc::ptr_eq(&old.rules, &new.rules) && Arc::ptr_eq(&old.config, &new.config)) {
             self.tell_ledger(&new);

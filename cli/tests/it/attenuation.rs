@@ -59,7 +59,7 @@ fn a_child_is_good_when_it_is_answered_and_for_less() {
 
 #[test]
 fn nothing_gets_wider() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::start_with(&Setup::unrestricted());
     let parent = gateway.mint(&[
         "narrow",
         "--provider",
@@ -114,7 +114,7 @@ fn nothing_gets_wider() {
 
 #[test]
 fn who_may_not_ask_may_not_make_either() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::start_with(&Setup::unrestricted());
     let request = || Request::post(ATTENUATE, "{}");
     gateway.tcp().ask(&request()).expect_refusal(401, "missing_capability");
     gateway.tcp().ask(&request().bearer("sk-real")).expect_refusal(401, "invalid_capability");

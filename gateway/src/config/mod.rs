@@ -6,6 +6,7 @@
 mod budget;
 mod providers;
 mod reader;
+mod risk;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +19,7 @@ use crate::provider::catalogue::{AuthStyle, Provider};
 pub use budget::{Budget, Notifications, Reserve, UnknownModel};
 pub use reader::{Fault, parse_duration};
 use reader::{Reader, Section, boolean, duration, integer, size, text, texts};
+pub use risk::Risk;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub struct Config {
     pub budget: Budget,
     /// Who hears of what.
     pub notifications: Notifications,
+    /// What follows from what is seen.
+    pub risk: Risk,
     /// Every provider, built in or configured, by name; aliases are names of their own.
     pub providers: HashMap<ProviderId, std::sync::Arc<Provider>>,
     /// Old or needless keys that were read, and what replaced them.
@@ -189,6 +193,7 @@ impl Config {
             logging: read_logging(&mut reader, &mut root, home),
             budget: budget::read_budget(&mut reader, &mut root),
             notifications: budget::read_notifications(&mut reader, &mut root),
+            risk: risk::read_risk(&mut reader, &mut root),
             providers: providers::read(&mut reader, &mut root, home),
             notes: Vec::new(),
         };
@@ -288,7 +293,7 @@ const FORMER_DAEMON_KEYS: [(&str, &str); 5] = [
 
 fn read_former_tables(root: &mut Section<'_>, notes: &mut Vec<String>) {
     if root.take("risk_defaults").is_some() {
-        notes.push("`risk_defaults` is no longer used: every capability starts as GREEN".to_owned());
+        notes.push("`risk_defaults` is no longer used: see `risk.initial_state`".to_owned());
     }
 }
 

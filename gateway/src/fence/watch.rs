@@ -107,6 +107,14 @@ impl Watch {
 }
 
 impl Watched {
+    /// Its name among all that is looked for: what an event says instead of the text.
+    pub(crate) fn pattern(&self) -> String {
+        match self {
+            Self::Key { provider } => format!("key:{provider}"),
+            Self::Canary { name, .. } => format!("canary:{name}"),
+        }
+    }
+
     /// Whether it was planted to be found.
     pub(crate) fn is_canary(&self) -> bool {
         matches!(self, Self::Canary { .. })

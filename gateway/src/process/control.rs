@@ -3,6 +3,7 @@
 //! Everything administrative is here and nowhere else: the socket is 0600 in a folder of its own, and the
 //! process at its other end must have the daemon's user.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -99,6 +100,12 @@ pub struct DaemonStatus {
     pub revoked_providers: Vec<Revoked>,
     /// How many budgets were found to have much spent of them since the start.
     pub budget_warnings: u64,
+    /// Who is restricted because of what was seen of him.
+    #[serde(default)]
+    pub risks: Vec<RiskStatus>,
+    /// How often each signal of risk was seen since the start, by its name.
+    #[serde(default)]
+    pub risk_signals: BTreeMap<String, u64>,
     /// When it started, in microseconds since the Unix epoch.
     pub started_at_us: i64,
     /// Requests in flight.
@@ -123,6 +130,21 @@ pub struct RateStatus {
     pub tokens_used: u64,
     /// Requests in flight.
     pub in_flight: u32,
+}
+
+/// How far somebody is restricted, and why.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RiskStatus {
+    /// Who: `agent:ci`, `capability:1a2b3c4d`, `global`.
+    pub subject: String,
+    /// `YELLOW`, `ORANGE` or `RED`.
+    pub state: String,
+    /// Since when, in microseconds since the Unix epoch.
+    pub since_us: i64,
+    /// The signal that led to it.
+    pub signal: String,
+    /// The number of its event.
+    pub event: i64,
 }
 
 /// Something that its owner took back.

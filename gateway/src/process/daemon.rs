@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{CanaryKind, PriceTable, ProviderId, Revocation, Rules, Subject, TimestampUs};
+use policy::{CanaryKind, PriceTable, ProviderId, Revocation, Risk, RiskState, Rules, Subject, TimestampUs};
 use storage::LogState;
 use vault::{Entry, EntryKind, RecoveryCode, Secret, Unlock, Vault};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError};
 use crate::fence::Watched;
-use crate::process::control::{DaemonStatus, RateStatus, Reply, Revoked, UnlockWith};
+use crate::process::control::{DaemonStatus, RateStatus, Reply, Revoked, RiskStatus, UnlockWith};
 use crate::process::home::Home;
 use crate::process::notify;
 use crate::process::runs::{self, DEAD_RUN};
@@ -149,11 +149,14 @@ impl Daemon {
         Ok(notes)
     }
 
-    /// Tells of budgets of which much is spent. May take as long as the command that is told with.
+    /// Tells of budgets of which much is spent, and of what was seen that is grave. May take as long as the command that is told with.
     pub(crate) fn tell_warnings(&self) {
         let warnings = self.shared.ledger.take_warnings();
-        if !warnings.is_empty() {
-            notify::tell(&warnings, &self.shared.snapshot.load().config.notifications);
+        let risks = self.shared.risk.take_notices();
+        if !(warnings.is_empty() && risks.is_empty()) {
+            let config = &self.shared.snapshot.load().config.notifications;
+            notify::tell(&warnings, config);
+            notify::tell_risks(&risks, config);
         }
     }
 
@@ -171,6 +174,7 @@ impl Daemon {
     pub(crate) fn look_for_changes(&self) -> Result<(), DaemonError> {
         self.shared.live.recheck_ended(&self.shared.snapshot.load().rules, self.shared.ledger.now());
         self.shared.look_at_rules()?;
+        self.shared.write_repeats(false)?;
         let mut vault = lock(&self.vault);
         if let Some(open) = vault.as_mut()
             && open.refresh()?
@@ -223,6 +227,23 @@ impl Daemon {
         self.shared.watch_for(vault.iter().flat_map(Vault::entries).map(secret).collect());
     }
 
+    /// Who is restricted at present, most first.
+    fn risks(&self) -> Vec<RiskStatus> {
+        let (rules, now) = (self.shared.snapshot.load().rules.clone(), self.shared.ledger.now());
+        let restricted = rules.risks.iter().filter(|(_, risk)| risk.state_at(now) > RiskState::Green);
+        let mut restricted: Vec<_> = restricted.collect();
+        restricted
+            .sort_by_key(|(subject, risk)| (std::cmp::Reverse(risk.state), risk.since, subject.to_string()));
+        let status = |(subject, risk): (&Subject, &Risk)| RiskStatus {
+            subject: subject.to_string(),
+            state: risk.state.to_string(),
+            since_us: risk.since,
+            signal: risk.signal.to_string(),
+            event: risk.event,
+        };
+        restricted.into_iter().map(status).collect()
+    }
+
     /// How much of each limit on rates is used.
     pub(crate) fn rates(&self) -> Vec<RateStatus> {
         let rules = self.shared.snapshot.load().rules.clone();
@@ -259,6 +280,7 @@ impl Daemon {
 
     /// Waits until every row so far is in the database.
     pub(crate) fn flush(&self) -> Result<(), DaemonError> {
+        self.shared.write_repeats(true)?;
         Ok(self.shared.ledger.flush(FLUSH_PATIENCE)?)
     }
 
@@ -284,6 +306,13 @@ impl Daemon {
             killed: rules.killed.as_ref().map(|revocation| revoked("", revocation)),
             revoked_providers,
             budget_warnings: health.budget_warnings,
+            risks: self.risks(),
+            risk_signals: self
+                .shared
+                .risk
+                .counts()
+                .map(|(signal, count)| (signal.to_string(), count))
+                .collect(),
             started_at_us: self.started_at,
             in_flight: self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed),
             providers,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use storage::Warning;
 
 use crate::config::Notifications;
+use crate::risk::RiskNotice;
 
 /// A command that takes longer is ended.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
@@ -22,6 +23,24 @@ pub(crate) fn tell(warnings: &[Warning], config: &Notifications) {
             tracing::error!(%error, program, "the command for notifications failed");
         }
     }
+}
+
+/// Tells of what was seen and is grave. Blocks for as long as the command runs.
+pub(crate) fn tell_risks(notices: &[RiskNotice], config: &Notifications) {
+    for notice in notices {
+        let message = risk_message(notice);
+        if let Some((program, arguments)) = config.command.split_first()
+            && let Err(error) = run(program, arguments, &message)
+        {
+            tracing::error!(%error, program, "the command for notifications failed");
+        }
+    }
+}
+
+fn risk_message(notice: &RiskNotice) -> String {
+    let RiskNotice { state, signal, subject, agent, event } = notice;
+    let who = agent.as_ref().map_or_else(|| subject.to_string(), |agent| format!("the agent `{agent}`"));
+    format!("tokfence: {who} is {state}: {}; tokfence risk explain {event}", signal.reason())
 }
 
 fn message(warning: &Warning) -> String {

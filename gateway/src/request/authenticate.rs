@@ -30,15 +30,6 @@ impl Unproven {
     }
 }
 
-impl Shared {
-    /// A decoy, or a canary of the vault, was presented as a key. The one place where that is known: whatever follows
-    /// from it belongs here.
-    fn decoy_presented(&self, rules: &Rules, canary: CanaryId) {
-        let name = rules.canaries.iter().find(|known| known.id == canary).map(|known| known.name.as_str());
-        tracing::warn!(canary = name, "a canary was presented as a key: it was stolen");
-    }
-}
-
 /// Finds the capability that a request proves to hold; with `is_passthrough` in its own header alone, because the
 /// places of API keys hold the caller's own credential then. `None` means an anonymous caller, where those are served;
 /// that is never done for another machine.

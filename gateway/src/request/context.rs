@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use policy::{
-    Basis, Caller, Capability, Denial, DenialCode, NanoUsd, Quote, RequestId, RouteClass, TimestampUs, Usage,
+    Basis, Caller, Capability, Denial, DenialCode, NanoUsd, Quote, RequestId, RiskVerdict, RouteClass,
+    TimestampUs, Usage,
 };
 use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 
@@ -162,7 +163,8 @@ impl Context {
     /// Takes a place and a request from the limits on rates that apply; the caller and the provider must be known.
     pub(crate) fn enter_rates(&mut self, capability: Option<&Capability>) -> Result<(), Denial> {
         let (Some(agent), Some(provider)) = (&self.facts.agent, &self.facts.provider) else { return Ok(()) };
-        let limits = self.snapshot.rules.rate_limits_for(capability, agent, &provider.id);
+        let limits =
+            self.snapshot.rules.rate_limits_at(capability, agent, &provider.id, self.shared.ledger.now());
         self.permit = Permit::enter(&self.shared, &limits)?;
         Ok(())
     }
@@ -200,6 +202,18 @@ impl Context {
         self.facts.read_body(request, &self.body.bytes)
     }
 
+    /// How far the caller is restricted, by the rules that the request is decided by.
+    pub(crate) fn risk(&self) -> RiskVerdict {
+        self.facts.risk(&self.snapshot.rules, self.shared.ledger.now())
+    }
+
+    /// Whether the caller's risk lets it use the route. The caller and the route must be known.
+    pub(crate) fn check_risk(&self) -> Result<(), Denial> {
+        let (Some(agent), Some(class)) = (&self.facts.agent, self.facts.class) else { return Ok(()) };
+        let method = self.facts.method.as_ref().and_then(|method| method.as_str().parse().ok());
+        method.map_or(Ok(()), |method| self.risk().check_route(agent, class, method))
+    }
+
     /// What the request may cost; nothing is worked out where nobody counts it.
     pub(crate) fn quote(&self, caller: &Caller<'_>) -> Result<Quote, Denial> {
         let Some(provider) = &self.facts.provider else { return Ok(Quote::FREE) };
@@ -210,7 +224,7 @@ impl Context {
     }
 
     /// The budgets have room. The body becomes the one that is sent: its answer limited to what a strict budget
-    /// covers, its usage asked for on the caller's behalf.
+    /// covers and the caller's risk allows, its usage asked for on the caller's behalf.
     pub(crate) fn reserved(
         &mut self,
         reservation: Reservation,
@@ -218,9 +232,10 @@ impl Context {
         target: String,
     ) -> Result<(), Denial> {
         let covered = reservation.covered_output().filter(|_| self.is_strict());
+        let of_risk = self.risk().output_tokens().filter(|_| quote::can_limit(&self.facts));
         self.stage = Stage::Reserved(Box::new(Reserved { reservation, upstream, target }));
         self.enter_live();
-        if let Some(covered) = covered {
+        if let Some(covered) = covered.into_iter().chain(of_risk).min() {
             self.limit_output(covered)?;
         }
         if let Some(body) = self.facts.ask_for_usage(&self.body.bytes) {
@@ -302,6 +317,7 @@ impl Context {
             Stage::Reserved(reserved) => {
                 let row = self.row(Some(&reserved.reservation));
                 let used = used(&row);
+                self.look_at_spending(row.cost);
                 if let Some(permit) = self.permit.take() {
                     permit.finish(row.usage.total());
                 }

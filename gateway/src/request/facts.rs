@@ -4,7 +4,9 @@ use std::sync::{Arc, LazyLock};
 
 use http::header;
 use pingora::http::RequestHeader;
-use policy::{AgentName, Capability, CapabilityId, Denial, DenialCode, RouteClass, Rules, TimestampUs};
+use policy::{
+    AgentName, Capability, CapabilityId, Denial, DenialCode, RiskVerdict, RouteClass, Rules, TimestampUs,
+};
 
 use crate::caller::lifeline::check_standing;
 use crate::meter;
@@ -79,6 +81,12 @@ impl Facts {
     pub(crate) fn check_standing(&self, rules: &Rules, now: TimestampUs) -> Result<(), Denial> {
         let (Some(agent), Some(provider)) = (&self.agent, &self.provider) else { return Ok(()) };
         check_standing(rules, self.capability, agent, &provider.id, now)
+    }
+
+    /// How far the caller is restricted at `now`.
+    pub(crate) fn risk(&self, rules: &Rules, now: TimestampUs) -> RiskVerdict {
+        let capability = self.capability.and_then(|presented| rules.capabilities.get(&presented.id));
+        rules.risk(capability, self.agent.as_ref().unwrap_or_else(|| anonymous()), now)
     }
 
     /// Takes from the body what decisions need.

@@ -6,22 +6,14 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
-use policy::{Denial, DenialCode};
+use policy::{CanaryKind, Denial, DenialCode, Signal};
+use storage::{RiskAction, Spot};
 
 use crate::config::Scan;
-use crate::fence::{self, Fence, Finding, Passed, Watched};
+use crate::fence::{self, Fence, Finding, Part, Passed, Watched};
 use crate::provider::upstream::Upstream;
 use crate::request::context::{Answer, Context};
 use crate::wire::{Decoder, Framing};
-
-/// What was done about something that was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Logged,
-    Refused,
-    Masked,
-    Cut,
-}
 
 impl Context {
     /// Searches the request that is about to be sent.
@@ -44,17 +36,17 @@ impl Context {
             return Ok(());
         };
         if scan == Scan::Detect {
-            self.found(part.as_str(), &finding, Action::Logged);
+            self.found_in_request(part, &finding, RiskAction::Logged);
             return Ok(());
         }
-        self.found(part.as_str(), &finding, Action::Refused);
+        self.found_in_request(part, &finding, RiskAction::Refused);
         let what = match &*finding.watched {
             Watched::Key { provider } => format!("the key of `{provider}`"),
             // Whoever took a decoy is not told that it is one.
             _ => "a secret of this machine".to_owned(),
         };
         let message = format!("the request holds {what}, in its {}; nothing of it was sent", part.as_str());
-        let hint = "take the secret out of the conversation; `tokfence risk` tells what was found";
+        let hint = "take the secret out of the conversation; `tokfence risk status` tells what was found";
         Err(Denial::new(DenialCode::SecretInRequest, message).with_hint(hint))
     }
 
@@ -118,8 +110,8 @@ impl Context {
     fn find_in_head(&self, text: &[u8]) -> Vec<Finding> {
         let scan = self.snapshot.config.security.scan_responses;
         let findings = self.shared.watch.load().find(text);
-        let action = if scan == Scan::Enforce { Action::Masked } else { Action::Logged };
-        findings.iter().for_each(|finding| self.found("header", finding, action));
+        let action = if scan == Scan::Enforce { RiskAction::Masked } else { RiskAction::Logged };
+        findings.iter().for_each(|finding| self.found_in_answer("header", finding, action));
         findings
     }
 
@@ -143,6 +135,8 @@ impl Context {
             response.remove_header(&header::CONTENT_ENCODING);
             return make_chunked(response);
         }
+        let action = if scan == Scan::Detect { RiskAction::Logged } else { RiskAction::Refused };
+        self.shared.report(self.seen(Signal::Unscannable, action));
         if scan == Scan::Detect {
             return Ok(());
         }
@@ -192,11 +186,11 @@ impl Context {
         let Passed { bytes, findings, must_stop } = fence.pass(chunk, is_end);
         for finding in &findings {
             let action = match self.snapshot.config.security.scan_responses {
-                Scan::Off | Scan::Detect => Action::Logged,
-                Scan::Enforce if must_stop && finding.watched.is_canary() => Action::Cut,
-                Scan::Enforce => Action::Masked,
+                Scan::Off | Scan::Detect => RiskAction::Logged,
+                Scan::Enforce if must_stop && finding.watched.is_canary() => RiskAction::Cut,
+                Scan::Enforce => RiskAction::Masked,
             };
-            self.found("body", finding, action);
+            self.found_in_answer("body", finding, action);
         }
         if must_stop { self.stop(session, bytes, is_end) } else { bytes }
     }
@@ -204,7 +198,7 @@ impl Context {
     /// Ends an answer of which the rest may not be shown. What the provider has ended already, nobody else will end.
     fn stop(&mut self, session: &Session, bytes: Option<Bytes>, is_end: bool) -> Option<Bytes> {
         let message = "the answer was about to tell what must not leave this machine";
-        let denial = Denial::new(DenialCode::RiskRestricted, message).with_hint("tokfence risk");
+        let denial = Denial::new(DenialCode::RiskRestricted, message).with_hint("tokfence risk status");
         if !is_end {
             self.cut(denial);
             return bytes;
@@ -219,18 +213,33 @@ impl Context {
         Some(shown.into())
     }
 
-    /// Something was found in what goes by.
-    fn found(&self, place: &'static str, finding: &Finding, action: Action) {
-        tracing::warn!(
-            request = %self.id,
-            what = %finding.watched,
-            form = finding.form.as_str(),
-            view = finding.view.as_str(),
-            place,
-            offset = finding.offset,
-            ?action,
-            "a secret in traffic"
-        );
+    fn found_in_request(&self, part: Part, finding: &Finding, action: RiskAction) {
+        let signal = match &*finding.watched {
+            Watched::Key { .. } => Signal::SecretInRequest,
+            Watched::Canary { kind: CanaryKind::Vault, .. } => Signal::VaultCanary,
+            Watched::Canary { kind: CanaryKind::Decoy | CanaryKind::Prompt, .. } => Signal::DecoyInRequest,
+        };
+        self.found(signal, part.as_str(), finding, action);
+    }
+
+    fn found_in_answer(&self, place: &'static str, finding: &Finding, action: RiskAction) {
+        let signal = match &*finding.watched {
+            Watched::Key { .. } => Signal::KeyEcho,
+            Watched::Canary { kind: CanaryKind::Vault, .. } => Signal::VaultCanary,
+            Watched::Canary { kind: CanaryKind::Decoy, .. } => Signal::DecoyInResponse,
+            Watched::Canary { kind: CanaryKind::Prompt, .. } => Signal::PromptMarkInResponse,
+        };
+        self.found(signal, place, finding, action);
+    }
+
+    fn found(&self, signal: Signal, place: &'static str, finding: &Finding, action: RiskAction) {
+        let spot = Spot {
+            form: finding.form.as_str().into(),
+            view: finding.view.as_str().into(),
+            place: place.into(),
+            offset: finding.offset,
+        };
+        self.report_found(signal, finding.watched.pattern(), spot, action);
     }
 }
 

@@ -79,6 +79,7 @@ impl Gateway {
             .map_err(|unproven| unproven.reported(&self.shared, &snapshot.rules))?;
         ctx.facts.called_by(capability);
         ctx.facts.check_standing(&snapshot.rules, self.shared.ledger.now())?;
+        ctx.check_risk()?;
         ctx.enter_rates(capability)?;
         passthrough::check(&route.provider, headers, target.query)?;
         boundary::check_upgrade(headers)?;
@@ -95,6 +96,7 @@ impl Gateway {
         self.shared.follow_rules()?;
         ctx.take_newest_rules();
         ctx.facts.check_standing(&ctx.snapshot.rules, self.shared.ledger.now())?;
+        ctx.check_risk()?;
         ctx.search_request(session.req_header(), &upstream, &route.upstream_target)?;
         let plan = admit(ctx, capability)?;
         ctx.take_tokens()?;
@@ -141,6 +143,7 @@ impl Gateway {
         denial: &Denial,
     ) -> pingora::Result<bool> {
         ctx.answer = Answer::Refused(denial.code());
+        ctx.look_at_denial(&session.req_header().headers, denial);
         ctx.release_rates();
         body::drain(session).await;
         respond::refuse(session, denial, ctx).await?;
@@ -154,7 +157,8 @@ fn admit(ctx: &Context, capability: Option<&Capability>) -> Result<Plan, Denial>
     let (provider, class) = ctx.facts.provider.as_ref().zip(ctx.facts.class).ok_or_else(unrouted)?;
     let method = ctx.facts.method.as_ref().and_then(|method| method.as_str().parse().ok());
     let agent = ctx.facts.agent.as_ref().unwrap_or_else(|| anonymous());
-    let caller = Caller { agent, capability };
+    let risk = ctx.risk();
+    let caller = Caller { agent, capability, risk: &risk };
     let ask = Ask {
         provider: &provider.id,
         class,

@@ -167,12 +167,17 @@ pub(crate) fn output_limit(facts: &Facts, snapshot: &Snapshot, covered: u64) -> 
     if covered >= may_come && !is_unlimited {
         return Ok(None);
     }
-    if facts.body.is_none() || limit_fields(facts).is_empty() {
+    if !can_limit(facts) {
         let message = "a strict budget applies, and the length of this answer cannot be limited";
         return Err(Denial::new(DenialCode::BudgetExceeded, message)
             .with_hint("set `budget.reserve` to `rolling`, or use a route whose answer can be limited"));
     }
     Ok(Some(u32::try_from(covered).unwrap_or(u32::MAX)))
+}
+
+/// Whether the length of the answer can be limited.
+pub(crate) fn can_limit(facts: &Facts) -> bool {
+    facts.class == Some(RouteClass::Generate) && facts.body.is_some() && !limit_fields(facts).is_empty()
 }
 
 /// The longest answer that the caller asks for, in tokens, where it says so under a name that counts on its route and
@@ -191,7 +196,7 @@ pub(crate) fn limit_answer(facts: &Facts, body: &[u8], tokens: u32) -> Result<Ve
     let limited = facts.body.as_ref().and_then(|found| wire::limit_output(body, found, fields, tokens));
     limited.ok_or_else(|| {
         let name = fields.first().map_or("a limit", |field| field.name());
-        let message = format!("a strict budget applies, and `{name}` cannot be set in this body");
+        let message = format!("the answer must be limited, and `{name}` cannot be set in this body");
         Denial::new(DenialCode::InvalidRequest, message)
     })
 }

@@ -102,7 +102,7 @@ impl RiskVerdict {
     /// Whether a request of this class may be made.
     ///
     /// # Errors
-    /// `risk_restricted` with the state, what led to it, and what lowers it.
+    /// `risk_restricted` with the state, and where its owner reads what led to it.
     pub fn check_route(&self, agent: &AgentName, class: RouteClass, method: Method) -> Result<(), Denial> {
         let is_safe = class == RouteClass::Metadata && matches!(method, Method::Get | Method::Head);
         let refused = match self.state {
@@ -147,9 +147,10 @@ impl RiskVerdict {
         (self.state >= RiskState::Yellow).then_some(YELLOW_OUTPUT_TOKENS)
     }
 
-    /// The refusal of what the state does not allow.
+    /// The refusal of what the state does not allow. What led to it is for the owner to read, not for whoever took
+    /// something that was planted.
     pub fn denial(&self, agent: &AgentName, refused: &str) -> Denial {
-        let message = format!("{} is {}{}: {refused}", self.whose(agent), self.state, self.because());
+        let message = format!("{} is {}: {refused}", self.whose(agent), self.state);
         let hint = match &self.cause {
             Some((_, risk)) => format!("tokfence risk explain {}", risk.event),
             None => "`risk.initial_state` in config.toml".to_owned(),
@@ -177,10 +178,6 @@ impl RiskVerdict {
             Some((Subject::Capability(id), _)) => capability_of(agent, id),
             _ => format!("the agent `{}`", agent.as_str()),
         }
-    }
-
-    fn because(&self) -> String {
-        self.cause.as_ref().map(|(_, risk)| format!(", because {}", risk.signal.reason())).unwrap_or_default()
     }
 }
 

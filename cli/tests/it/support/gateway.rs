@@ -251,6 +251,12 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// Whatever is seen is written down and has no consequences.
+    pub(crate) fn unrestricted() -> Self {
+        let signals: String = policy::Signal::ALL.map(|signal| format!("{signal} = \"log\"\n")).concat();
+        Self { tables: format!("[risk.signals]\n{signals}"), ..Self::default() }
+    }
+
     /// The configuration: every provider of the tests is at `upstream`.
     pub(crate) fn config(&self, upstream: &str) -> String {
         let mut text =
@@ -280,9 +286,11 @@ impl Gateway {
         Self::start_with(&Setup::default())
     }
 
-    /// The gateway of all tests that get along with each other.
+    /// The gateway of all tests that get along with each other: none of them is restricted by what others did.
     pub(crate) fn shared() -> &'static Self {
-        static SHARED: LazyLock<Gateway> = LazyLock::new(Gateway::start);
+        static SHARED: LazyLock<Gateway> = LazyLock::new(|| {
+            Gateway::start_with(&Setup::unrestricted())
+        });
         &SHARED
     }
 
