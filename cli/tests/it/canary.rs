@@ -283,8 +283,7 @@ fn a_canary_of_the_vault_is_in_the_vault_alone_and_goes_where_that_goes() {
 }
 
 fn gateway() -> &'static Gateway {
-    static GATEWAY: LazyLock<Gateway> =
-        LazyLock::new(|| Gateway::start_with(&Setup::unrestricted()));
+    static GATEWAY: LazyLock<Gateway> = LazyLock::new(|| Gateway::start_with(&Setup::unrestricted()));
     &GATEWAY
 }
 
