@@ -288,9 +288,7 @@ impl Gateway {
 
     /// The gateway of all tests that get along with each other: none of them is restricted by what others did.
     pub(crate) fn shared() -> &'static Self {
-        static SHARED: LazyLock<Gateway> = LazyLock::new(|| {
-            Gateway::start_with(&Setup::unrestricted())
-        });
+        static SHARED: LazyLock<Gateway> = LazyLock::new(|| Gateway::start_with(&Setup::unrestricted()));
         &SHARED
     }
 
