@@ -22,6 +22,8 @@ pub struct Reservation {
     output: u64,
     /// The round of the writer after which a growth may be asked for again, and for how long an answer.
     growing: Option<(u64, u64)>,
+    /// What was charged ahead of the row.
+    charged: Option<Vec<Charge>>,
 }
 
 /// What came of asking for a longer answer to be covered.
@@ -54,7 +56,7 @@ pub enum Used {
 
 impl Reservation {
     pub(crate) fn new(shared: Arc<Shared>, quote: Quote, held: Vec<Held>, output: u64) -> Self {
-        Self { shared: Some(shared), quote, held, output, growing: None }
+        Self { shared: Some(shared), quote, held, output, growing: None, charged: None }
     }
 
     /// How long each answer may be, in tokens, for the budgets to cover it; `None` where no budget applies.
@@ -89,7 +91,8 @@ impl Reservation {
     }
 
     fn grow_to(&mut self, output: u64) -> Growth {
-        let Some(shared) = self.shared.as_ref().filter(|_| output > self.output) else {
+        let Some(shared) = self.shared.as_ref().filter(|_| output > self.output && self.charged.is_none())
+        else {
             return Growth::Covered;
         };
         let mut books = lock(&shared.books);
@@ -115,6 +118,14 @@ impl Reservation {
         }
     }
 
+    /// Charges what the request used ahead of its row: its caller is about to see the end of the answer, and may ask
+    /// again at once for what is held and was not needed.
+    pub fn charge(&mut self, used: Used) {
+        if let Some(shared) = self.shared.clone().filter(|_| self.charged.is_none()) {
+            self.charged = Some(self.charges(&shared, |unit, reserved| used.of(unit, reserved)));
+        }
+    }
+
     /// Ends the request with what it used and its row, which will be in the log. Never waits.
     pub fn settle(mut self, row: RequestRow, used: Used) {
         if let Some(shared) = self.shared.take() {
@@ -123,7 +134,10 @@ impl Reservation {
         }
     }
 
-    fn charges(&self, shared: &Shared, used: impl Fn(Unit, i64) -> i64) -> Vec<Charge> {
+    fn charges(&mut self, shared: &Shared, used: impl Fn(Unit, i64) -> i64) -> Vec<Charge> {
+        if let Some(charged) = self.charged.take() {
+            return charged;
+        }
         if self.held.is_empty() {
             return Vec::new();
         }

@@ -11,6 +11,7 @@ pub(crate) mod vault;
 pub(crate) mod agent;
 pub(crate) mod budget;
 pub(crate) mod canary;
+pub(crate) mod risk;
 pub(crate) mod run;
 pub(crate) mod env;
 pub(crate) mod provider;
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     /// Secrets that open nothing and tell what leaks
     #[command(subcommand)]
     Canary(canary::Canary),
+    /// Who is restricted because of what was seen of him, and why
+    Risk(risk::Risk),
     /// Run an agent with a capability of its own, revoked when it ends
     Run(run::Run),
     /// Print the variables that point an agent's SDKs at the gateway
@@ -114,6 +117,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Agent(command) => done(command.run(app)),
         Command::Budget(command) => done(command.run(app)),
         Command::Canary(command) => done(command.run(app)),
+        Command::Risk(command) => done(command.run(app)),
         Command::Run(command) => command.run(app),
         Command::Env(command) => done(command.run(app)),
         Command::Provider(command) => done(command.run(app)),

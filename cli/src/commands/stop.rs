@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use gateway::control::{Command, DaemonStatus};
+use gateway::control::{Command, DaemonStatus, RiskStatus};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -115,6 +115,8 @@ fn document(status: &DaemonStatus) -> Value {
         "killed": taken_back.killed_document(),
         "revoked_providers": taken_back.providers_document(),
         "budget_warnings": status.budget_warnings,
+        "risks": status.risks.iter().map(risk_document).collect::<Vec<_>>(),
+        "risk_signals": status.risk_signals,
         "providers": status.providers,
         "passthrough": status.passthrough,
         "log": status.log,
@@ -142,7 +144,21 @@ fn describe(status: &DaemonStatus, way_to_keys: &str) -> String {
         format!("since      {}", timestamp(status.started_at_us)),
     ]);
     lines.extend(TakenBack::of_daemon(status).lines());
+    lines.extend(status.risks.iter().map(|risk| {
+        let RiskStatus { subject, state, signal, event, .. } = risk;
+        format!("risk       {subject} is {state} ({signal}); tokfence risk explain {event}")
+    }));
     lines.join("\n")
+}
+
+fn risk_document(risk: &RiskStatus) -> Value {
+    json!({
+        "subject": risk.subject,
+        "state": risk.state,
+        "since": timestamp(risk.since_us),
+        "signal": risk.signal,
+        "event": risk.event,
+    })
 }
 
 /// An instant as people and programs read it: RFC 3339, in UTC.

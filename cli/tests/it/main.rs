@@ -20,6 +20,7 @@ mod cutting;
 mod fence;
 mod control;
 mod ratelimits;
+mod risk;
 mod passthrough;
 mod log;
 mod process;

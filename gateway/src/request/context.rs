@@ -60,6 +60,8 @@ pub(crate) struct Context {
     /// What the provider answered, whatever the caller got.
     provider_status: Option<u16>,
     pub(crate) meter: Option<Box<Meter>>,
+    /// What the meter told at the end of the answer.
+    metered: Option<Metered>,
     /// Since when a stream waits for its budgets.
     pub(crate) uncovered_since: Option<Instant>,
     pub(crate) hide_usage: Option<Hide>,
@@ -149,6 +151,7 @@ impl Context {
             status: None,
             provider_status: None,
             meter: None,
+            metered: None,
             uncovered_since: None,
             hide_usage: None,
             decoder: None,
@@ -179,6 +182,27 @@ impl Context {
     pub(crate) fn leave_rates(&mut self) {
         if let Some(permit) = &mut self.permit {
             permit.leave();
+        }
+    }
+
+    /// The same for its budgets, once all is known that is charged.
+    pub(crate) fn leave_budgets(&mut self) {
+        if !matches!(&self.stage, Stage::Reserved(reserved) if reserved.reservation.is_limited()) {
+            return;
+        }
+        self.finish_meter();
+        let is_known = |metered: &&Metered| metered.usage.is_some() && metered.ending == Ending::Complete;
+        let Some(metered) = self.metered.as_ref().filter(is_known) else { return };
+        let (_, usage, cost) = self.charge(Some(metered), None);
+        let used = used(&usage, cost);
+        if let Stage::Reserved(reserved) = &mut self.stage {
+            reserved.reservation.charge(used);
+        }
+    }
+
+    fn finish_meter(&mut self) {
+        if let Some(meter) = self.meter.take() {
+            self.metered = Some(meter.finish());
         }
     }
 
@@ -316,7 +340,7 @@ impl Context {
         match std::mem::replace(&mut self.stage, Stage::Settled) {
             Stage::Reserved(reserved) => {
                 let row = self.row(Some(&reserved.reservation));
-                let used = used(&row);
+                let used = used(&row.usage, row.cost);
                 self.look_at_spending(row.cost);
                 if let Some(permit) = self.permit.take() {
                     permit.finish(row.usage.total());
@@ -339,7 +363,10 @@ impl Context {
 
     fn row(&mut self, reservation: Option<&Reservation>) -> RequestRow {
         // A panic may have come from the meter itself, and a second one would end the process.
-        let metered = self.meter.take().filter(|_| !std::thread::panicking()).map(|meter| meter.finish());
+        if !std::thread::panicking() {
+            self.finish_meter();
+        }
+        let metered = self.metered.take();
         let (basis, usage, cost) = self.charge(metered.as_ref(), reservation);
         let (outcome, error_code) = self.outcome();
         let (facts, watch) = (&self.facts, self.shared.watch.load());
@@ -464,9 +491,9 @@ impl Drop for Context {
 }
 
 /// What a finished request is charged to its budgets.
-fn used(row: &RequestRow) -> Used {
-    let tokens = row.usage.total();
-    row.cost.map_or(Used::Unpriced { tokens }, |cost| Used::Known { cost, tokens })
+fn used(usage: &Usage, cost: Option<NanoUsd>) -> Used {
+    let tokens = usage.total();
+    cost.map_or(Used::Unpriced { tokens }, |cost| Used::Known { cost, tokens })
 }
 
 /// The row of a request that was refused by its head and never reached the engine.

@@ -336,6 +336,7 @@ impl ProxyHttp for Gateway {
         ctx.show(session, chunk.as_ref(), end)?;
         if end {
             ctx.leave_rates();
+            ctx.leave_budgets();
         }
         Ok(hold)
     }

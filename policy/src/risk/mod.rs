@@ -90,6 +90,18 @@ impl RiskState {
             Self::Red => "RED",
         }
     }
+
+    /// What it takes away, in words.
+    pub fn restriction(self) -> &'static str {
+        match self {
+            Self::Green => "nothing is restricted",
+            Self::Yellow => {
+                "no files and no fallback models, half the rates, short answers, short-lived capabilities made from it"
+            }
+            Self::Orange => "only routes that tell of models are served",
+            Self::Red => "nothing is served, and what ran was cut",
+        }
+    }
 }
 
 impl fmt::Display for RiskState {

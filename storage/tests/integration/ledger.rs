@@ -67,6 +67,25 @@ fn what_is_settled_is_in_the_database_with_the_row() {
     writer.shutdown().unwrap();
 }
 
+#[test]
+fn what_is_charged_ahead_of_the_row_is_free_for_others_and_charged_once() {
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    let rules = set(&mut home.store(), &ledger, "total", 1_000);
+    let mut ending = reserve(&ledger, &rules, 900).unwrap();
+    ending.charge(used(100));
+    ending.charge(used(700));
+    let next = reserve(&ledger, &rules, 900).unwrap();
+    ending.settle(row(1), used(100));
+    next.settle(row(2), used(40));
+    let mut lost = reserve(&ledger, &rules, 500).unwrap();
+    lost.charge(used(7));
+    drop(lost);
+    ledger.flush(PATIENCE).unwrap();
+    assert_eq!(standing(&home.store()), (147, 0, 0));
+    writer.shutdown().unwrap();
+}
+
 /// A reservation for a hundred tokens of input and an answer of two hundred, which may grow.
 fn reserve_answer(ledger: &Ledger, rules: &Rules) -> Reservation {
     let quote = Quote::unpriced(100, 1).with_output(200, 200);

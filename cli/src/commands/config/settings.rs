@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gateway::catalogue::Provider;
 use gateway::config::{Config, Reserve, UnknownModel, Webhook};
+use policy::Signal;
 use serde_json::{Value, json};
 use toml_edit::{DocumentMut, Item};
 
@@ -39,6 +40,7 @@ pub(super) fn settings(config: &Config, document: &DocumentMut) -> Vec<Setting> 
             is_in_file: document.get(section).and_then(|section| section.get(key)).is_some(),
         })
         .collect();
+    all.extend(of_risk(config, document));
     for provider in each_once(config) {
         let names = std::iter::once(&provider.id).chain(&provider.aliases);
         let tables = names.filter_map(|name| document.get("providers")?.get(name.as_str()));
@@ -85,6 +87,24 @@ fn general(config: &Config) -> [(&'static str, &'static str, Value); 25] {
         ("notifications", "webhook", json!(webhook(notifications.webhook.as_ref()))),
         ("notifications", "desktop", json!(notifications.desktop)),
     ]
+}
+
+/// What is done about each signal of risk.
+fn of_risk(config: &Config, document: &DocumentMut) -> Vec<Setting> {
+    let table = document.get("risk");
+    let is_in_file = |table: Option<&Item>, key: &str| table.and_then(|table| table.get(key)).is_some();
+    let signals = table.and_then(|table| table.get("signals"));
+    let initial = Setting {
+        key: "risk.initial_state".to_owned(),
+        value: json!(config.risk.initial_state.as_str()),
+        is_in_file: is_in_file(table, "initial_state"),
+    };
+    let signals = Signal::ALL.into_iter().map(|signal| Setting {
+        key: format!("risk.signals.{signal}"),
+        value: json!(config.risk.signals.action(signal).as_str()),
+        is_in_file: is_in_file(signals, signal.as_str()),
+    });
+    std::iter::once(initial).chain(signals).collect()
 }
 
 fn of_provider(provider: &Provider) -> [(&'static str, Value); 11] {

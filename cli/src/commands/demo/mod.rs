@@ -2,6 +2,7 @@
 //! Everything goes over real sockets through the real gateway.
 
 mod agent;
+mod leak;
 mod mock;
 mod owner;
 
@@ -122,6 +123,7 @@ impl Stage {
         steps.push(self.log()?);
         let token = self.mint(&agent)?;
         steps.push(self.budget(&token, mock)?);
+        steps.push(self.canary(&token, mock)?);
         steps.push(self.kill(&token, mock)?);
         Ok(steps)
     }

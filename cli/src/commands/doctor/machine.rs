@@ -215,6 +215,8 @@ mod tests {
             killed: None,
             revoked_providers: Vec::new(),
             budget_warnings: 0,
+            risks: Vec::new(),
+            risk_signals: std::collections::BTreeMap::new(),
             started_at_us: 0,
             in_flight: 0,
             providers: Vec::new(),

@@ -192,7 +192,8 @@ pub(in crate::commands) mod tests {
         let (ledger, writer) = Writer::start(path, config).unwrap();
         let (agent, provider): (_, ProviderId) = ("ci".parse().unwrap(), "openai".parse().unwrap());
         for row in rows {
-            let caller = Caller { agent: &agent, capability: None };
+            let risk = policy::RiskVerdict::default();
+            let caller = Caller { agent: &agent, capability: None, risk: &risk };
             let (class, transport) = (RouteClass::Generate, Transport::Tcp);
             let (method, quote) = (policy::Method::Post, policy::Quote::FREE);
             let ask = Ask {
