@@ -32,6 +32,8 @@ const DIFFERENT_MIN: usize = 6;
 /// Of a longer secret its parts are looked for, and the forms of its end.
 const FORMS_BYTES_MAX: usize = 256;
 const END_BYTES: usize = 128;
+/// No escape is longer whose length is not told by what it consists of.
+const ESCAPE_BYTES_MAX: usize = 12;
 /// How many secrets one list may have; an automaton takes some hundred kilobytes for each.
 pub const SECRETS_MAX: usize = 512;
 
@@ -171,6 +173,24 @@ impl Watchlist {
     /// Where in `text`, at whose end something of so many letters was found in this view, it begins. What begins
     /// before the text begins with it.
     pub fn start_in(text: &[u8], view: View, letters: usize) -> usize {
+        // Most often there is little between its letters, so that a little of the text is enough.
+        let mut bytes = 2 * letters + ESCAPE_BYTES_MAX;
+        loop {
+            let from = view.sync_before(text, text.len().saturating_sub(bytes));
+            let starts = Self::starts(&text[from..], view);
+            match starts.len().checked_sub(letters) {
+                // What is first may be the middle of an escape.
+                Some(at) if from == 0 || at > ESCAPE_BYTES_MAX => {
+                    return starts.get(at).map_or(0, |at| from + at);
+                }
+                _ if from == 0 => return 0,
+                _ => bytes *= 4,
+            }
+        }
+    }
+
+    /// Where each letter of a text begins.
+    fn starts(text: &[u8], view: View) -> Vec<usize> {
         let (mut lens, mut squash, mut begin) = (Lens::default(), Squash::default(), 0);
         let mut starts = Vec::new();
         for (index, byte) in text.iter().enumerate() {
@@ -183,7 +203,7 @@ impl Watchlist {
                 }
             });
         }
-        starts.len().checked_sub(letters).and_then(|at| starts.get(at)).copied().unwrap_or(0)
+        starts
     }
 
     /// Puts a `*` in the place of each byte of every secret in a text that is all there, and tells what they were.

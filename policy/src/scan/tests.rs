@@ -147,6 +147,19 @@ proptest! {
         }
     }
 
+    /// Looking at the end of a text is enough to know where its last letters begin.
+    #[test]
+    fn the_last_letters_begin_where_they_begin_in_the_whole_text(
+        text in "([ab1]|[ \\\\%&#;xué0-]|&#[0]{0,40}65;|\\\\u0041|%41|\\\\{1,40}|[a-z0]{30}){0,60}",
+        letters in 0usize..20,
+    ) {
+        for view in View::ALL {
+            let starts = Watchlist::starts(text.as_bytes(), view);
+            let expected = starts.len().checked_sub(letters).and_then(|at| starts.get(at)).copied();
+            prop_assert_eq!(Watchlist::start_in(text.as_bytes(), view, letters), expected.unwrap_or(0), "{:?}", view);
+        }
+    }
+
     #[test]
     fn other_text_is_not_taken_for_a_secret(secret in "[a-zA-Z0-9]{20,48}", text in "[a-zA-Z0-9 .\\\\%&;-]{0,400}") {
         prop_assume!(!text.contains(&secret));

@@ -28,6 +28,17 @@ impl View {
         }
     }
 
+    /// A place in a text, at `from` or before it, from which it is looked at as from its beginning, but for the first few
+    /// bytes: no run of backslashes and no number of any length is cut there.
+    pub(super) fn sync_before(self, text: &[u8], from: usize) -> usize {
+        let goes_on = |byte: &u8| match self {
+            Self::Plain | Self::Percent => false,
+            Self::Escaped => *byte == b'\\',
+            Self::Html => byte.is_ascii_alphanumeric() || matches!(byte, b'#' | b'&'),
+        };
+        text[..from].iter().rposition(|byte| !goes_on(byte)).map_or(0, |last| last + 1).min(from)
+    }
+
     /// The view that differs from the plain one from this byte on.
     pub(super) fn parting_at(byte: u8) -> Option<Self> {
         match byte {
