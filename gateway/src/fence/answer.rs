@@ -12,9 +12,11 @@ use super::watch::{Finding, Watch};
 use crate::wire::Framing;
 
 /// More than this is not held back from its event on, but from where the secret may begin.
-const HELD_EVENTS_BYTES_MAX: usize = 16 * 1024;
+const HELD_EVENTS_BYTES_MAX: u64 = 16 * 1024;
 /// More than this is no key that somebody is spelling.
-const HELD_BYTES_MAX: usize = 64 * 1024;
+const HELD_BYTES_MAX: u64 = 24 * 1024;
+/// More stars than these that wait for bytes to be let go are no key either.
+const MASKS_MAX: usize = 128;
 /// What is not told yet is not held back for longer, unless so much of a secret is there that it would tell.
 const HELD_FOR_MAX: Duration = Duration::from_secs(2);
 
@@ -30,9 +32,9 @@ pub(crate) struct Fence {
     /// Bytes that the caller has not got yet, from `released` on.
     held: Vec<u8>,
     released: u64,
-    held_since: Option<Instant>,
-    /// Where stars belong, from `released` on.
+    /// Where stars belong, from `released` on, in order.
     masks: Vec<Range<u64>>,
+    held_since: Option<Instant>,
     reported: Vec<usize>,
     is_stopped: bool,
 }
@@ -59,8 +61,8 @@ impl Fence {
             can_stop,
             held: Vec::new(),
             released: 0,
-            held_since: None,
             masks: Vec::new(),
+            held_since: None,
             reported: Vec::new(),
             is_stopped: false,
         }
@@ -79,20 +81,10 @@ impl Fence {
             self.reader.texts.forget_before(self.reader.at);
             return Passed { bytes: shown(chunk), findings, must_stop: false };
         }
-        let mut end = self.reader.at;
-        if !found.is_empty() {
-            end = self.act_on(&found, &chunk);
-        }
+        let end = if found.is_empty() { self.reader.at } else { self.act_on(&found, &chunk) };
         let findings = self.report(&found);
-        if self.is_stopped {
-            return Passed { bytes: self.release(chunk, end.max(self.released)), findings, must_stop: true };
-        }
-        if is_end {
-            self.mask_telling_ends(&chunk);
-        } else if !self.reader.texts.is_quiet() {
-            end = self.hold_from(chunk.len());
-        }
-        let bytes = self.release(chunk, end);
+        let end = self.end_of_shown(end, &chunk, is_end);
+        let bytes = self.release(chunk, end.max(self.released));
         Passed { bytes, findings, must_stop: self.is_stopped }
     }
 
@@ -104,18 +96,37 @@ impl Fence {
         found
     }
 
-    /// Decides on what was found: where stars belong, and whether the answer ends, and where.
+    /// Puts stars where they belong, or decides that the answer ends. Answers up to where it may be shown.
     fn act_on(&mut self, found: &[Found], chunk: &[u8]) -> u64 {
-        let unseen = [&self.held[..], chunk].concat();
-        let mut end = self.reader.at;
-        for found in found {
-            if self.can_stop && self.watch.watched(found.hit.secret).is_canary() {
-                self.is_stopped = true;
-                end = end.min(found.quiet_event_to);
-            } else {
-                self.masks.extend(self.reader.texts.place_of(found, &unseen, self.released));
-            }
+        let is_lost = self.reader.texts.is_lost;
+        let ends_it =
+            |found: &&Found| is_lost || self.can_stop && self.watch.watched(found.hit.secret).is_canary();
+        let (ending, masked): (Vec<&Found>, Vec<&Found>) = found.iter().partition(ends_it);
+        let end = ending.iter().map(|found| found.quiet_event_to).min();
+        self.is_stopped = end.is_some();
+        if !masked.is_empty() {
+            let unseen = [&self.held, chunk].concat();
+            let places = self.reader.texts.places_of(&masked, &unseen, self.released);
+            self.mask(places);
         }
+        end.unwrap_or(self.reader.at)
+    }
+
+    /// What of the answer up to `end` may be shown now.
+    fn end_of_shown(&mut self, end: u64, chunk: &[u8], is_end: bool) -> u64 {
+        if self.is_stopped || self.reader.texts.is_quiet() {
+            return end;
+        }
+        let texts = &self.reader.texts;
+        if texts.is_lost && texts.is_telling(&self.watch.list) {
+            // What would be told cannot be masked.
+            self.is_stopped = true;
+            return texts.quiet_event_to;
+        }
+        if !is_end {
+            return self.hold_from();
+        }
+        self.mask_telling_ends(chunk);
         end
     }
 
@@ -134,53 +145,80 @@ impl Fence {
 
     /// The answer ends with the beginning of a secret: if that tells too much, it is masked.
     fn mask_telling_ends(&mut self, chunk: &[u8]) {
-        if !self.reader.texts.is_quiet() {
-            let unseen = [&self.held[..], chunk].concat();
-            self.masks.extend(self.reader.texts.telling_ends(&self.watch.list, &unseen, self.released));
-        }
+        let unseen = [&self.held, chunk].concat();
+        let places = self.reader.texts.telling_ends(&self.watch.list, &unseen, self.released);
+        self.mask(places);
+    }
+
+    /// Remembers where stars belong, counted from `released` on.
+    fn mask(&mut self, places: Vec<Range<usize>>) {
+        let released = self.released;
+        self.masks.extend(
+            places.into_iter().map(|place| released + place.start as u64..released + place.end as u64),
+        );
+        self.masks.sort_unstable_by_key(|mask| mask.start);
+        self.masks.dedup_by(|next, last| {
+            let touches = next.start <= last.end;
+            last.end = if touches { last.end.max(next.end) } else { last.end };
+            touches
+        });
     }
 
     /// Up to where bytes can be let go while some text ends with what may be a secret's beginning.
-    fn hold_from(&mut self, chunk: usize) -> u64 {
-        let texts = &self.reader.texts;
+    fn hold_from(&mut self) -> u64 {
+        let Self { reader: Reader { texts, at, .. }, watch, .. } = self;
+        let (at, is_telling) = (*at, texts.is_telling(&watch.list));
         let since = *self.held_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > HELD_FOR_MAX && !texts.is_telling(&self.watch.list) {
-            return self.reader.at;
-        }
         let from = texts.quiet_event_to.max(self.released);
-        let unseen = self.held.len() + chunk;
-        let held = unseen - usize::try_from(from - self.released).unwrap_or(0);
-        if held <= HELD_EVENTS_BYTES_MAX {
+        let is_late = since.elapsed() > HELD_FOR_MAX && !is_telling;
+        if !is_late && at - from <= HELD_EVENTS_BYTES_MAX {
             return from;
         }
         let from = texts.quiet_to.max(self.released);
-        // Whatever this is, it is neither shown nor kept.
-        self.is_stopped = self.reader.at - from > HELD_BYTES_MAX as u64;
-        from
+        if !is_late && at - from <= HELD_BYTES_MAX {
+            return from;
+        }
+        if is_telling {
+            // Whatever this is, it is neither shown nor kept.
+            self.is_stopped = true;
+            return from;
+        }
+        texts.dismiss(at);
+        at
     }
 
-    /// Lets go of the bytes up to `end`, with stars where they belong.
-    fn release(&mut self, chunk: Bytes, end: u64) -> Option<Bytes> {
+    /// Lets go of the bytes up to `end`.
+    fn release(&mut self, mut chunk: Bytes, end: u64) -> Option<Bytes> {
         let count = usize::try_from(end - self.released).unwrap_or(usize::MAX);
         let bytes = if self.held.is_empty() && self.masks.is_empty() {
-            let mut chunk = chunk;
-            let bytes = chunk.split_to(count.min(chunk.len()));
-            self.held.extend_from_slice(&chunk);
-            bytes
+            chunk.split_to(count.min(chunk.len()))
+        } else if count == 0 {
+            Bytes::new()
         } else {
-            self.held.extend_from_slice(&chunk);
+            self.keep(&mut chunk);
             let rest = self.held.split_off(count.min(self.held.len()));
             let mut bytes = std::mem::replace(&mut self.held, rest);
             self.masks.iter().for_each(|mask| put_stars(&mut bytes, mask, self.released));
             self.masks.retain(|mask| mask.end > end);
+            self.masks.shrink_to(MASKS_MAX);
             bytes.into()
         };
+        self.keep(&mut chunk);
         self.released = end;
-        if self.held.is_empty() {
-            self.held_since = None;
+        self.is_stopped |= self.masks.len() > MASKS_MAX;
+        if self.held.is_empty() || self.is_stopped {
+            (self.held, self.held_since) = (Vec::new(), None);
         }
         self.reader.texts.forget_before(end);
         shown(bytes)
+    }
+
+    /// Takes a chunk to what is held.
+    fn keep(&mut self, chunk: &mut Bytes) {
+        let chunk = std::mem::take(chunk);
+        // Not twice as much as is needed.
+        self.held.reserve_exact(chunk.len());
+        self.held.extend_from_slice(&chunk);
     }
 }
 
@@ -198,6 +236,10 @@ fn put_stars(bytes: &mut [u8], place: &Range<u64>, start: u64) {
 #[cfg(test)]
 #[path = "answer_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "cost_tests.rs"]
+mod cost_tests;
 
 #[cfg(test)]
 #[path = "property_tests.rs"]

@@ -182,3 +182,52 @@ fn stars_leave_the_structure_of_json_as_it_is() {
         assert_eq!(got, text.replace(left, &stars(left)).replace(right, &stars(right)));
     }
 }
+
+/// What is too scattered to be masked ends the answer instead.
+#[test]
+fn a_key_that_is_scattered_over_many_strings_is_not_told() {
+    let letters = |between: usize| -> String {
+        KEY.chars().map(|letter| format!("\"{letter}\",{}", "\"\",".repeat(between))).collect()
+    };
+    let whole = format!("\"{KEY}\",");
+    for text in
+        [letters(0), letters(1), letters(40), letters(1000), whole.repeat(1000), letters(2).repeat(50)]
+    {
+        for size in [100, 5_000, 64 * 1024] {
+            let text = format!("[{text}\"\"]");
+            let chunks: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+            let (got, _, is_stopped) = pass(Some(Framing::Json), false, &chunks);
+            let said: String =
+                got.chars().filter(|char| char.is_ascii_alphanumeric() || *char == '-').collect();
+            assert!(is_stopped || got.len() == text.len());
+            assert!((16..KEY.len()).all(|end| !said.contains(&KEY[end - 16..end])), "{size}: {got}");
+        }
+    }
+}
+
+#[test]
+fn a_beginning_that_tells_nothing_does_not_end_an_answer_however_much_follows() {
+    let beginning = &KEY[..11];
+    let rest = "\u{4e2d}\u{6587}".repeat(20_000);
+    for text in
+        [format!("{{\"a\":\"{beginning}\",\"b\":\"{rest}\"}}"), format!("{{\"a\":\"{beginning}{rest}\"}}")]
+    {
+        for size in [100, 5_000, 64 * 1024] {
+            let chunks: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+            let (got, findings, is_stopped) = pass(Some(Framing::Json), false, &chunks);
+            assert!(got == text && findings.is_empty() && !is_stopped, "{size}");
+        }
+    }
+}
+
+#[test]
+fn a_text_that_ends_with_a_beginning_delays_the_others_once() {
+    let event = |index: usize, delta: &str| -> Bytes {
+        let choice = serde_json::json!({ "index": index, "delta": { "content": delta } });
+        format!("data: {{\"choices\":[{choice}]}}\n\n").into()
+    };
+    let mut fence = Fence::new(watch(), Some(Framing::Sse), true, true);
+    fence.pass(Some(event(1, &KEY[..11])), false);
+    let late = (0..200).filter(|_| fence.pass(Some(event(0, &"word ".repeat(200))), false).bytes.is_none());
+    assert!(late.count() < 30);
+}

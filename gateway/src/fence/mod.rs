@@ -7,6 +7,7 @@
 
 mod place;
 mod texts;
+mod spelled;
 mod reader;
 mod watch;
 mod answer;

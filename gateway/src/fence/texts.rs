@@ -2,13 +2,16 @@
 
 use std::ops::Range;
 
-use policy::scan::{Channel, Hit, View, Watchlist};
+use policy::scan::{Channel, Hit, Watchlist};
 
 use super::place::{Place, Positions};
-use crate::wire::tokens::{Container, Leaves, Text, Tokens};
+use super::spelled::Spelled;
+use crate::wire::tokens::{Container, Leaves, Text};
 
 /// Texts that are told apart; what comes beyond is one text more.
-const TEXTS_MAX: usize = 256;
+const TEXTS_MAX: usize = 255;
+/// Pieces whose places are remembered.
+const SEGMENTS_MAX: usize = 512;
 /// The text of all that is no value: keys, brackets, numbers, names of events.
 const REST: usize = 0;
 
@@ -27,6 +30,8 @@ pub(super) struct Texts {
     found: Vec<Found>,
     /// Whether there were more than can be told apart.
     pub(super) is_folded: bool,
+    /// Whether some of what may be told has no known place any more.
+    pub(super) is_lost: bool,
     /// Whether the answer is a list, whose elements are the events.
     is_list: bool,
     /// Whether the last byte ends an escape or a character, if it is part of one.
@@ -43,6 +48,8 @@ struct Known {
     channel: Channel,
     is_live: bool,
     is_echo: bool,
+    /// Whether a secret was found in it that nobody has asked for yet.
+    has_found: bool,
 }
 
 /// Where a text stands between the bytes of its characters.
@@ -55,8 +62,9 @@ struct Characters {
 /// Bytes of a text, as they stand in the answer.
 #[derive(Clone, Debug)]
 struct Segment {
-    text: usize,
-    at: Range<u64>,
+    start: u64,
+    length: u32,
+    text: u16,
     /// Whether they are the inside of a JSON string.
     is_quoted: bool,
 }
@@ -85,7 +93,8 @@ pub(super) struct Pass<'a> {
 
 impl Texts {
     pub(super) fn new(list: &Watchlist) -> Self {
-        let rest = Known { id: 0, channel: Channel::new(list), is_live: false, is_echo: false };
+        let rest =
+            Known { id: 0, channel: Channel::new(list), is_live: false, is_echo: false, has_found: false };
         Self {
             texts: vec![rest],
             live: 0,
@@ -95,6 +104,7 @@ impl Texts {
             segments: Vec::new(),
             found: Vec::new(),
             is_folded: false,
+            is_lost: false,
             is_list: false,
             is_whole: true,
             quiet_to: 0,
@@ -130,19 +140,32 @@ impl Texts {
 
     /// What was found since the last call.
     pub(super) fn take_found(&mut self) -> Vec<Found> {
-        std::mem::take(&mut self.found)
+        let found = std::mem::take(&mut self.found);
+        found.iter().for_each(|found| self.texts[found.text].has_found = false);
+        found
     }
 
     /// The bytes before this place were let go.
     pub(super) fn forget_before(&mut self, at: u64) {
-        self.segments.retain(|segment| segment.at.end > at);
+        self.segments.retain(|segment| segment.end() > at);
+        self.is_lost &= !self.segments.is_empty();
+    }
+
+    /// What texts end with now is let go, because it tells nothing. They are looked at again when they go on.
+    pub(super) fn dismiss(&mut self, at: u64) {
+        self.texts.iter_mut().for_each(|known| known.is_live = false);
+        self.live = 0;
+        self.quiet_to = at;
     }
 
     fn feed(&mut self, list: &Watchlist, text: usize, bytes: &[u8]) {
         let Self { texts, found, quiet_event_to, .. } = self;
         let known = &mut texts[text];
         let (is_echo, quiet_event_to) = (known.is_echo, *quiet_event_to);
-        known.channel.feed(list, bytes, |hit| found.push(Found { text, hit, is_echo, quiet_event_to }));
+        known.channel.feed(list, bytes, |hit| {
+            known.has_found = true;
+            found.push(Found { text, hit, is_echo, quiet_event_to });
+        });
         let is_live = known.channel.tail(list).is_live();
         if is_live != known.is_live {
             known.is_live = is_live;
@@ -157,12 +180,36 @@ impl Texts {
         if self.live == 0 {
             self.quiet_to = whole;
         }
-        match self.segments.last_mut() {
-            Some(last) if (last.text, last.is_quoted, last.at.end) == (text, is_quoted, at.start) => {
-                last.at.end = at.end;
+        let (Ok(text), Ok(length)) = (u16::try_from(text), u32::try_from(at.end - at.start)) else { return };
+        let follows =
+            |last: &&mut Segment| (last.text, last.is_quoted, last.end()) == (text, is_quoted, at.start);
+        match self.segments.last_mut().filter(follows) {
+            Some(last) if last.length.checked_add(length).is_some() => last.length += length,
+            _ if length == 0 => {}
+            _ => {
+                self.make_room();
+                self.segments.push(Segment { start: at.start, length, text, is_quoted });
             }
-            _ if at.is_empty() => {}
-            _ => self.segments.push(Segment { text, at, is_quoted }),
+        }
+    }
+
+    /// Forgets the places of old pieces when they are too many, first of texts that end with nothing. What is forgotten of
+    /// others cannot be masked any more.
+    fn make_room(&mut self) {
+        if self.segments.len() < SEGMENTS_MAX {
+            return;
+        }
+        let mut before_recent = SEGMENTS_MAX - SEGMENTS_MAX / 4;
+        let texts = &self.texts;
+        self.segments.retain(|segment| {
+            let is_recent = before_recent == 0;
+            before_recent = before_recent.saturating_sub(1);
+            let known = &texts[usize::from(segment.text)];
+            is_recent || known.is_live || known.has_found
+        });
+        if self.segments.len() > SEGMENTS_MAX * 3 / 4 {
+            self.segments.drain(..SEGMENTS_MAX / 4);
+            self.is_lost = true;
         }
     }
 
@@ -182,51 +229,54 @@ impl Texts {
             self.is_folded = true;
             return TEXTS_MAX;
         }
-        self.texts.push(Known { id, channel: Channel::new(list), is_live: false, is_echo });
+        self.texts.push(Known { id, channel: Channel::new(list), is_live: false, is_echo, has_found: false });
         self.texts.len() - 1
     }
 
-    /// Where a secret that was found stands. `bytes` are those of the answer from `start` on, and what is before them
-    /// is not told. It must be asked before more is read.
-    pub(super) fn place_of(&self, found: &Found, bytes: &[u8], start: u64) -> Vec<Range<u64>> {
-        let behind = self.texts[found.text].channel.seen() - found.hit.end;
-        self.place_at_end(found.text, found.hit.view, found.hit.letters, behind, bytes, start)
+    /// Where secrets that were found stand in `bytes`, which are the last of those that were read; what is before them is
+    /// not told.
+    pub(super) fn places_of(&self, found: &[&Found], bytes: &[u8], start: u64) -> Vec<Range<usize>> {
+        let mut texts: Vec<usize> = found.iter().map(|found| found.text).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        let places = texts.into_iter().flat_map(|text| {
+            let (seen, spelled) = (self.texts[text].channel.seen(), self.spelled(text, bytes, start));
+            let found = found.iter().filter(move |found| found.text == text);
+            found.flat_map(move |Found { hit, .. }| spelled.place(hit.view, hit.letters, seen - hit.end))
+        });
+        places.collect()
     }
 
     /// Where the beginnings of secrets stand with which texts end, if they tell too much. What is repeated of a request
     /// tells nothing.
-    pub(super) fn telling_ends(&self, list: &Watchlist, bytes: &[u8], start: u64) -> Vec<Range<u64>> {
+    pub(super) fn telling_ends(&self, list: &Watchlist, bytes: &[u8], start: u64) -> Vec<Range<usize>> {
         let telling =
             self.texts.iter().enumerate().filter(|(_, known)| {
                 known.is_live && !known.is_echo && known.channel.tail(list).is_telling()
             });
         let places = telling.flat_map(|(text, known)| {
             let (view, letters) = known.channel.deepest(list);
-            self.place_at_end(text, view, letters, 0, bytes, start)
+            self.spelled(text, bytes, start).place(view, letters, 0)
         });
         places.collect()
     }
 
-    /// The places of so many letters of a text, up to so many bytes before its end.
-    fn place_at_end(
-        &self,
-        text: usize,
-        view: View,
-        letters: usize,
-        behind: u64,
-        bytes: &[u8],
-        start: u64,
-    ) -> Vec<Range<u64>> {
+    /// What these bytes of the answer, from `start` on, say of a text.
+    fn spelled(&self, text: usize, bytes: &[u8], start: u64) -> Spelled {
         let mut spelled = Spelled::default();
-        for segment in self.segments.iter().filter(|segment| segment.text == text) {
-            let at = segment.at.start.max(start);
-            let (Some(from), Some(to)) = (index(at, start), index(segment.at.end, start)) else { continue };
+        for segment in self.segments.iter().filter(|segment| usize::from(segment.text) == text) {
+            let at = segment.start.max(start);
+            let (Some(from), Some(to)) = (index(at, start), index(segment.end(), start)) else { continue };
             let Some(part) = bytes.get(from..to) else { continue };
-            if segment.is_quoted { spelled.quoted(part, at) } else { spelled.plain(part, at) }
+            if segment.is_quoted { spelled.quoted(part, from) } else { spelled.plain(part, from) }
         }
-        let end = spelled.text.len().saturating_sub(usize::try_from(behind).unwrap_or(usize::MAX));
-        let first = Watchlist::start_in(&spelled.text[..end], view, letters);
-        merged(&spelled.places[first..end])
+        spelled
+    }
+}
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.start + u64::from(self.length)
     }
 }
 
@@ -248,19 +298,6 @@ impl Characters {
 
 fn index(at: u64, start: u64) -> Option<usize> {
     usize::try_from(at.checked_sub(start)?).ok()
-}
-
-/// Ranges that touch each other as one.
-fn merged(places: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut merged: Vec<Range<u64>> = Vec::new();
-    for place in places.iter().filter(|place| !place.is_empty()) {
-        match merged.last_mut() {
-            Some(last) if last.end == place.start => last.end = place.end,
-            Some(last) if *last == *place => {}
-            _ => merged.push(place.clone()),
-        }
-    }
-    merged
 }
 
 impl<'a> Pass<'a> {
@@ -334,62 +371,4 @@ impl Leaves for Pass<'_> {
     fn document_end(&mut self) {
         self.texts.positions.clear();
     }
-}
-
-/// A text with the place of each of its bytes.
-#[derive(Default)]
-struct Spelled {
-    text: Vec<u8>,
-    places: Vec<Range<u64>>,
-    is_escape: bool,
-}
-
-impl Spelled {
-    /// What stands in no string that is a value. The structure of JSON and of lines has no place there, so that it is
-    /// never starred, also where the keys around it are.
-    fn plain(&mut self, part: &[u8], at: u64) {
-        for (byte, at) in part.iter().zip(at..) {
-            let is_escaped = std::mem::take(&mut self.is_escape);
-            self.is_escape = *byte == b'\\' && !is_escaped;
-            let is_structure = !is_escaped && b"{}[]:,\" \t\r\n".contains(byte);
-            self.text.push(*byte);
-            self.places.push(if is_structure { at..at } else { at..at + 1 });
-        }
-    }
-
-    /// The inside of a JSON string: an escape is the place of what it means.
-    fn quoted(&mut self, part: &[u8], at: u64) {
-        let mut tokens = Tokens::new::<Self>();
-        tokens.feed(b"\"", self);
-        let mut begin = at;
-        for (byte, at) in part.iter().zip(at..) {
-            tokens.feed(std::slice::from_ref(byte), self);
-            if self.places.len() < self.text.len() {
-                self.places.resize(self.text.len(), begin..at + 1);
-                begin = at + 1;
-            }
-        }
-    }
-}
-
-impl Leaves for Spelled {
-    type Place = bool;
-    const ROOT: bool = true;
-    const NOWHERE: bool = false;
-
-    fn member(&self, _object: bool, _key: &[u8]) -> bool {
-        false
-    }
-
-    fn open(&mut self, _place: bool, _container: Container) {}
-
-    fn text(&mut self, _place: bool, text: &[u8]) {
-        self.text.extend_from_slice(text);
-    }
-
-    fn string(&mut self, _place: bool, _text: Text<'_>) {}
-
-    fn scalar(&mut self, _place: bool, _text: Text<'_>) {}
-
-    fn document_end(&mut self) {}
 }
