@@ -74,6 +74,17 @@ fn event(index: usize, delta: &str) -> String {
     )
 }
 
+/// An event as OpenAI sends it.
+fn chat(index: usize, delta: &str) -> Bytes {
+    format!(
+        "data: {{\"id\":\"chatcmpl-CgK1nB7Yw0b1mGq2hXoTz8rPq4sLd\",\"object\":\"chat.completion.chunk\",\"created\":1764000000,\
+         \"model\":\"gpt-4o-mini-2024-07-18\",\"service_tier\":\"default\",\"system_fingerprint\":\"fp_0392822090\",\
+         \"choices\":[{{\"index\":{index},\"delta\":{{\"content\":\"{delta}\"}},\"logprobs\":null,\"finish_reason\":null}}],\
+         \"usage\":null,\"obfuscation\":\"j4K9sQ\"}}\n\n"
+    )
+    .into()
+}
+
 fn answers() -> Vec<(&'static str, Option<Framing>, bool, String)> {
     let keys = keys();
     let (mark, key) = (&keys[0], &keys[1]);
@@ -146,24 +157,21 @@ fn an_answer_of_any_kind_takes_little_memory_and_no_more_time_than_it_is_long() 
 #[expect(clippy::print_stdout, reason = "it is run to be read")]
 fn the_time_of_an_event() {
     let words = "so the scanner looks at every letter of it, (and of `this`) once; ";
-    let long = words.repeat(14);
     let begins = format!("the key begins with {}", &keys()[1][..11]);
-    let escaped = "line\\n\\tof \\\"code\\\" \\u00e9 ".repeat(4);
-    for (name, delta) in [
-        ("a word", " word"),
-        ("66 letters", words),
-        ("1 KiB", &long[..900]),
-        ("escapes", &escaped),
-        ("the beginning of a key, held until the next", &begins),
+    for (name, texts, delta) in [
+        ("a word", 1, " word"),
+        ("a word, in one of 200 texts", 200, " word"),
+        ("1 KiB", 1, &words.repeat(11)),
+        ("1 KiB of escapes", 1, &"line\\n\\tof \\\"code\\\" \\u00e9 ".repeat(23)),
+        ("the beginning of a key", 1, &begins),
     ] {
-        let events = [Bytes::from(event(0, delta)), Bytes::from(event(0, " and"))];
+        let events: Vec<Bytes> = (0..texts).map(|index| chat(index, delta)).collect();
         let mut fence = Fence::new(watch(), Some(Framing::Sse), true, true);
         let mut times: Vec<Duration> = (0..200_000)
             .map(|number| {
-                let event = events[usize::from(number % 8 == 7)].clone();
+                let event = events[number % events.len()].clone();
                 let since = Instant::now();
-                let passed = fence.pass(Some(event), false);
-                drop(std::hint::black_box(passed));
+                drop(std::hint::black_box(fence.pass(Some(event), false)));
                 since.elapsed()
             })
             .collect();
