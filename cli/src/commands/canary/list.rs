@@ -24,7 +24,11 @@ pub(super) fn list(app: &App) -> Result<(), Failure> {
     let mut store = app.store()?;
     end_dead_runs(app, &mut store);
     let (canaries, found) = (store.canaries()?, store.last_found()?);
-    let seen = |known: &CanarySummary| found.get(&format!("canary:{}", known.canary.name)).copied();
+    let seen = |known: &CanarySummary| {
+        // One of the same name may have been removed before.
+        let found = found.get(&format!("canary:{}", known.canary.name)).copied();
+        found.filter(|at| *at >= known.created_at)
+    };
     let documents = canaries.iter().map(|known| document(known, seen(known)));
     let document = json!({ "canaries": documents.collect::<Vec<_>>() });
     app.output.data(&document, || {
