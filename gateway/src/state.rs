@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::caller::live::Live;
 use crate::config::Config;
 use crate::fence::{Watch, Watched};
+use crate::process::notify::Notifier;
 use crate::provider::credentials::KeyRing;
 use crate::provider::upstream::Upstream;
 use crate::request::quote::AnswerLengths;
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) port: u16,
     /// What was seen and is evidence against somebody.
     pub(crate) risk: RiskDesk,
+    /// Where the owner is told of things.
+    pub(crate) notifier: Notifier,
     /// How long answers were; what the next may need.
     pub(crate) lengths: AnswerLengths,
     /// Requests between their first phase and their settlement.
@@ -90,6 +93,7 @@ impl Shared {
             attenuations: Rates::default(),
             port,
             risk: RiskDesk::default(),
+            notifier: Notifier::default(),
             lengths: AnswerLengths::default(),
             in_flight: AtomicUsize::new(0),
             buffered_bytes: AtomicU64::new(0),

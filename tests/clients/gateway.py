@@ -68,6 +68,13 @@ class Gateway:
         self.mint(agent)
         self._tokfence("budget", "set", f"agent:{agent}", amount, "total")
 
+    def canary(self, name, kind):
+        """A new canary, and its text."""
+        return self._json("canary", "add", name, "--kind", kind)["value"]
+
+    def plant(self, name, file):
+        self._tokfence("canary", "plant", name, "--file", str(file))
+
     def revoke(self, agent):
         self._tokfence("agent", "revoke", agent)
 

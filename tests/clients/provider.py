@@ -28,7 +28,9 @@ class Mock:
 
     def __init__(self, work, fixtures, folder, credentials, processes, base_env):
         self._credential = credentials[0]
-        fixtures = with_long_answer(fixtures, folder / "fixtures.json")
+        self._fixtures = [LONG_FIXTURE, *json.loads(fixtures.read_text())["fixtures"]]
+        fixtures = folder / "fixtures.json"
+        fixtures.write_text(json.dumps({"fixtures": self._fixtures}))
         program = work / "node_modules/@copilotkit/aimock/dist/cli.js"
         line = processes.serve(
             ["node", program, "--port", "0", "--fixtures", fixtures, "--validate-on-load"],
@@ -45,18 +47,20 @@ class Mock:
     def clear_journal(self):
         self._control("POST", "/reset/journal")
 
-    def _control(self, method, path):
-        request = urllib.request.Request(f"{self._url}/__aimock{path}", method=method)
+    def answer(self, model, content):
+        """Answers a model like this from now on, in small pieces. The first that fits is taken, so it goes to the front."""
+        usage = {"prompt_tokens": 300, "completion_tokens": 20, "input_tokens": 300, "output_tokens": 20}
+        response = {"content": content, "usage": usage}
+        self._fixtures.insert(0, {"match": {"model": model}, "chunkSize": 7, "response": response})
+        self._control("DELETE", "/fixtures")
+        self._control("POST", "/fixtures", json.dumps({"fixtures": self._fixtures}).encode())
+
+    def _control(self, method, path, body=None):
+        request = urllib.request.Request(f"{self._url}/__aimock{path}", body, method=method)
         request.add_header("Authorization", f"Bearer {self._credential}")
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(request, timeout=10) as answer:
             return answer.read()
-
-
-def with_long_answer(fixtures, copy):
-    known = json.loads(fixtures.read_text())["fixtures"]
-    copy.write_text(json.dumps({"fixtures": [LONG_FIXTURE, *known]}))
-    return copy
 
 
 class Tap:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import clients
+import fence
 import limits
 from gateway import PASSPHRASE, VAULT_FILE, Gateway
 from process import Failure, Processes
@@ -18,7 +19,7 @@ from provider import Mock, Tap
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
-CASES = [*clients.CASES, *limits.CASES]
+CASES = [*clients.CASES, *limits.CASES, *fence.CASES]
 
 
 def main():

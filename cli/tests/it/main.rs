@@ -26,6 +26,7 @@ mod log;
 mod process;
 mod run;
 mod canary;
+mod notifications;
 mod sentinel;
 mod prompts;
 mod cli_faults;

@@ -1,8 +1,8 @@
-//! `[budget]` and `[notifications]`: how budgets reserve, and who hears of them.
+//! `[budget]`: how budgets reserve.
 
 use jiff::tz::TimeZone;
 
-use super::reader::{Reader, Section, integer, text, texts};
+use super::reader::{Reader, Section, integer, text};
 
 /// `[budget]`
 #[derive(Clone, Debug, PartialEq)]
@@ -37,15 +37,6 @@ pub enum UnknownModel {
     Allow,
 }
 
-/// `[notifications]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notifications {
-    /// A budget of which this part is spent is told of, in percent; 0 is never.
-    pub budget_warning_percent: u64,
-    /// A command that is run with the message as its last argument; empty is none.
-    pub command: Vec<String>,
-}
-
 pub(super) fn read_budget(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Budget {
     let mut section = reader.section(root, "budget");
     let timezone = reader.value(&mut section, "timezone", |value| {
@@ -72,16 +63,5 @@ pub(super) fn read_budget(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Bu
         reserve: reserve.unwrap_or(Reserve::Rolling),
         slice_tokens: u64::try_from(slice.unwrap_or(4_096)).expect("checked to be positive above"),
         unknown_model: unknown.unwrap_or(UnknownModel::Deny),
-    }
-}
-
-pub(super) fn read_notifications(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Notifications {
-    let mut section = reader.section(root, "notifications");
-    let percent = reader.value(&mut section, "budget_warning_percent", |value| integer(value, 0, 100));
-    let command = reader.value(&mut section, "command", texts);
-    reader.finish(section);
-    Notifications {
-        budget_warning_percent: u64::try_from(percent.unwrap_or(80)).expect("checked to be positive above"),
-        command: command.unwrap_or_default(),
     }
 }

@@ -4,6 +4,7 @@
 //! limit is no limit. All faults of a file are reported at once, with their lines.
 
 mod budget;
+mod notifications;
 mod providers;
 mod reader;
 mod risk;
@@ -16,7 +17,8 @@ use std::time::Duration;
 use policy::ProviderId;
 
 use crate::provider::catalogue::{AuthStyle, Provider};
-pub use budget::{Budget, Notifications, Reserve, UnknownModel};
+pub use budget::{Budget, Reserve, UnknownModel};
+pub use notifications::{Notifications, Webhook};
 pub use reader::{Fault, parse_duration};
 use reader::{Reader, Section, boolean, duration, integer, size, text, texts};
 pub use risk::Risk;
@@ -192,7 +194,7 @@ impl Config {
             limits: read_limits(&mut reader, &mut root),
             logging: read_logging(&mut reader, &mut root, home),
             budget: budget::read_budget(&mut reader, &mut root),
-            notifications: budget::read_notifications(&mut reader, &mut root),
+            notifications: notifications::read(&mut reader, &mut root),
             risk: risk::read_risk(&mut reader, &mut root),
             providers: providers::read(&mut reader, &mut root, home),
             notes: Vec::new(),

@@ -17,7 +17,7 @@ use crate::config::{Config, ConfigError};
 use crate::fence::Watched;
 use crate::process::control::{DaemonStatus, RateStatus, Reply, Revoked, RiskStatus, UnlockWith};
 use crate::process::home::Home;
-use crate::process::notify;
+use crate::process::notify::Notice;
 use crate::process::runs::{self, DEAD_RUN};
 use crate::provider::credentials::{KeyRing, vault_locked};
 use crate::provider::upstream::{Upstream, UpstreamError};
@@ -149,14 +149,17 @@ impl Daemon {
         Ok(notes)
     }
 
-    /// Tells of budgets of which much is spent, and of what was seen that is grave. May take as long as the command that is told with.
+    /// Tells of budgets of which much is spent, and of what was seen that is grave.
     pub(crate) fn tell_warnings(&self) {
-        let warnings = self.shared.ledger.take_warnings();
-        let risks = self.shared.risk.take_notices();
-        if !(warnings.is_empty() && risks.is_empty()) {
-            let config = &self.shared.snapshot.load().config.notifications;
-            notify::tell(&warnings, config);
-            notify::tell_risks(&risks, config);
+        let (warnings, risks) = (self.shared.ledger.take_warnings(), self.shared.risk.take_notices());
+        let mut notices: Vec<Notice> = warnings.iter().map(Notice::budget).collect();
+        for (warning, notice) in warnings.iter().zip(&notices) {
+            tracing::warn!(budget = warning.budget, percent = warning.percent, "{}", notice.message());
+        }
+        // The log has those already.
+        notices.extend(risks.iter().map(Notice::risk));
+        if !notices.is_empty() {
+            self.shared.notifier.tell(&notices, &self.shared.snapshot.load().config.notifications);
         }
     }
 

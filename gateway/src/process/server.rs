@@ -39,6 +39,8 @@ const POOL_SIZE: usize = 128;
 /// A command on the control socket; a passphrase is the longest thing in one.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
 
+/// How long the end waits for what the owner is still being told.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Longer than any look at the lock of the home.
 const LOOK: Duration = Duration::from_millis(100);
 /// Who connects to the control socket has something to say.
@@ -225,6 +227,8 @@ async fn run(
     notifier.abort();
     runs.abort();
     control.abort();
+    daemon.tell_warnings();
+    shared.notifier.finish(LAST_WORDS);
     drop(bound.names);
     Ok(())
 }
@@ -381,15 +385,13 @@ async fn watch_for_changes(daemon: Arc<Daemon>) {
     }
 }
 
-/// Apart from the watcher: a command that is told with may take its time.
+/// Apart from the watcher, whose look at files may take its time.
 async fn tell_warnings(daemon: Arc<Daemon>) {
     let mut interval = tokio::time::interval(WATCH_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        let daemon = daemon.clone();
-        // One that panicked told nothing; the next may.
-        let _ = tokio::task::spawn_blocking(move || daemon.tell_warnings()).await;
+        daemon.tell_warnings();
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gateway::catalogue::Provider;
-use gateway::config::{Config, Reserve, UnknownModel};
+use gateway::config::{Config, Reserve, UnknownModel, Webhook};
 use policy::Signal;
 use serde_json::{Value, json};
 use toml_edit::{DocumentMut, Item};
@@ -56,7 +56,7 @@ pub(super) fn settings(config: &Config, document: &DocumentMut) -> Vec<Setting> 
     all
 }
 
-fn general(config: &Config) -> [(&'static str, &'static str, Value); 23] {
+fn general(config: &Config) -> [(&'static str, &'static str, Value); 25] {
     let Config { daemon, security, limits, logging, budget, notifications, .. } = config;
     let timezone = budget.timezone.iana_name().unwrap_or("UTC");
     [
@@ -83,6 +83,9 @@ fn general(config: &Config) -> [(&'static str, &'static str, Value); 23] {
         ("budget", "unknown_model", json!(unknown_model(budget.unknown_model))),
         ("notifications", "budget_warning_percent", json!(notifications.budget_warning_percent)),
         ("notifications", "command", json!(notifications.command)),
+        // All but its origin may be a credential.
+        ("notifications", "webhook", json!(webhook(notifications.webhook.as_ref()))),
+        ("notifications", "desktop", json!(notifications.desktop)),
     ]
 }
 
@@ -121,6 +124,10 @@ fn of_provider(provider: &Provider) -> [(&'static str, Value); 11] {
         ("idle_timeout", time(provider.timeouts.idle)),
         ("ca_file", provider.ca_file.as_deref().map_or(json!(""), path)),
     ]
+}
+
+fn webhook(webhook: Option<&Webhook>) -> String {
+    webhook.map_or_else(String::new, ToString::to_string)
 }
 
 fn reserve(reserve: Reserve) -> &'static str {

@@ -235,6 +235,12 @@ impl Mock {
         received.iter().filter(|r| r.get("x-client-request-id").as_deref() == Some(script)).cloned().collect()
     }
 
+    /// The requests that asked for no script.
+    pub(crate) fn unasked(&self) -> Vec<Received> {
+        let received = self.state.received.lock().unwrap();
+        received.iter().filter(|received| received.get("x-client-request-id").is_none()).cloned().collect()
+    }
+
     /// The one request that asked for the script of this name.
     #[track_caller]
     pub(crate) fn the_request(&self, script: &str) -> Received {
