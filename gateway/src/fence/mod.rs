@@ -13,5 +13,5 @@ mod answer;
 mod request;
 
 pub(crate) use answer::{Fence, Passed};
-pub(crate) use request::leak;
+pub(crate) use request::{Part, leak};
 pub(crate) use watch::{Finding, Watch, Watched};

@@ -6,10 +6,11 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
+use policy::scan::shapes;
 use policy::{Denial, DenialCode};
 
 use crate::config::Scan;
-use crate::fence::{self, Fence, Finding, Passed, Watched};
+use crate::fence::{self, Fence, Finding, Part, Passed, Watched};
 use crate::provider::upstream::Upstream;
 use crate::request::context::{Answer, Context};
 use crate::wire::{Decoder, Framing};
@@ -41,6 +42,7 @@ impl Context {
         let headers = upstream.passed_headers(&request.headers).map(|(_, value)| value.as_bytes());
         let watch = self.shared.watch.load();
         let Some((part, finding)) = fence::leak(&watch, target, headers, &self.body.bytes) else {
+            self.note_shapes();
             return Ok(());
         };
         if scan == Scan::Detect {
@@ -56,6 +58,19 @@ impl Context {
         let message = format!("the request holds {what}, in its {}; nothing of it was sent", part.as_str());
         let hint = "take the secret out of the conversation; `tokfence risk` tells what was found";
         Err(Denial::new(DenialCode::SecretInRequest, message).with_hint(hint))
+    }
+
+    /// Tells of what looks like a secret in a body that holds none of ours, once for each kind. That is no reason to
+    /// refuse it: code that handles keys and its tests are full of them.
+    fn note_shapes(&self) {
+        let mut noted = Vec::new();
+        shapes(&self.body.bytes, |shape, offset| {
+            if !noted.contains(&shape) {
+                noted.push(shape);
+                let (request, place) = (&self.id, Part::Body.as_str());
+                tracing::info!(%request, shape = shape.as_str(), place, offset, "what looks like a secret");
+            }
+        });
     }
 
     /// Takes secrets out of the head of an answer.
