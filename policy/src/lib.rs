@@ -4,6 +4,10 @@
 //! no clocks, no randomness, no async, no HTTP types. Whatever varies is an argument, so every decision can
 //! be repeated in a test. Read it in the order of the modules below.
 
+// What tests of several crates share names this one from outside.
+#[cfg(test)]
+extern crate self as policy;
+
 mod money;
 mod usage;
 mod price;

@@ -1,52 +1,12 @@
 use super::*;
-use crate::{DecoyShape, MintedToken, decoy};
+use crate::{DecoyShape, decoy};
 use proptest::prelude::*;
 
-/// A key of each shape as its owner would get it, whose random parts are drawn from `seed`. They are put together here,
-/// so that no file of ours looks like it holds keys.
+#[path = "../../tests/corpus/mod.rs"]
+mod corpus;
+
 fn key(shape: Shape, seed: u64) -> String {
-    const BASE62: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    const FOR_URLS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut state = seed;
-    let mut draw = |alphabet: &str, count: usize| -> String {
-        let mut letter = |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            char::from(alphabet.as_bytes()[usize::try_from(state >> 33).unwrap() % alphabet.len()])
-        };
-        (0..count).map(&mut letter).collect()
-    };
-    match shape {
-        Shape::OpenAiProject => format!("sk-proj-{}{MARK}{}", draw(FOR_URLS, 74), draw(FOR_URLS, 74)),
-        Shape::OpenAiServiceAccount => {
-            format!("sk-svcacct-{}{MARK}{}", draw(FOR_URLS, 58), draw(FOR_URLS, 58))
-        }
-        Shape::OpenAiAdmin => format!("sk-admin-{}{MARK}{}", draw(FOR_URLS, 58), draw(FOR_URLS, 58)),
-        Shape::OpenAiLegacy => format!("sk-{}{MARK}{}", draw(BASE62, 20), draw(BASE62, 20)),
-        Shape::Anthropic => format!("sk-ant-api03-{}AA", draw(FOR_URLS, 93)),
-        Shape::AnthropicAdmin => format!("sk-ant-admin01-{}AA", draw(FOR_URLS, 93)),
-        Shape::Google => format!("AIzaSy{}", draw(FOR_URLS, 33)),
-        Shape::Groq => format!("gsk_{}WGdyb3FY{}", draw(BASE62, 20), draw(BASE62, 24)),
-        Shape::OpenRouter => format!("sk-or-v1-{}", draw("0123456789abcdef", 64)),
-        Shape::HuggingFace => format!("hf_{}", draw(&BASE62[..52], 34)),
-        Shape::GitHubPersonal => format!("ghp_{}", draw(BASE62, 36)),
-        Shape::GitHubOAuth => format!("gho_{}", draw(BASE62, 36)),
-        Shape::GitHubApp => format!("ghs_{}", draw(BASE62, 36)),
-        Shape::GitHubFineGrained => format!("github_pat_{}_{}", draw(BASE62, 22), draw(BASE62, 59)),
-        Shape::AwsKeyId => format!("AKIA{}", draw("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)),
-        Shape::Slack => {
-            let number = |digits: String| format!("1{digits}");
-            let (team, bot) = (number(draw("0123456789", 11)), number(draw("0123456789", 12)));
-            format!("xoxb-{team}-{bot}-{}", draw(BASE62, 24))
-        }
-        Shape::StripeLive => format!("sk_live_{}", draw(BASE62, 24)),
-        Shape::PrivateKey => {
-            format!("-----BEGIN RSA {} KEY-----\nMIIEpAIBAAKCAQEA{}\n", "PRIVATE", draw(BASE62, 48))
-        }
-        Shape::Capability => {
-            let secret = draw(BASE62, 32).into_bytes();
-            MintedToken::from_random(seed.to_be_bytes(), secret.try_into().unwrap()).text
-        }
-    }
+    corpus::key(shape, &mut corpus::Draw::new(seed))
 }
 
 fn found(text: &str) -> Vec<(Shape, usize)> {
@@ -161,6 +121,14 @@ fn names_are_stable_and_differ() {
     names.dedup();
     assert_eq!(names.len(), Shape::ALL.len());
     assert!(Shape::ALL.into_iter().all(|shape| RULES.iter().any(|rule| rule.shape == shape)));
+}
+
+#[test]
+fn ordinary_texts_hold_nothing_that_looks_like_a_secret() {
+    for seed in 0..2_000 {
+        let text = corpus::text(&mut corpus::Draw::new(seed));
+        assert_eq!(found(&text), [], "seed {seed}: {text}");
+    }
 }
 
 proptest! {
