@@ -155,3 +155,15 @@ fn in_what_is_only_watched_nothing_changes() {
         (KEY.to_owned(), 1)
     );
 }
+
+#[test]
+fn a_key_in_escapes_is_masked_whole_wherever_its_text_stands() {
+    let escaped: String = KEY.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+    for (open, close) in
+        [("\"", "\""), ("[\"", "\"]"), ("[1,\"", ""), ("[[\"", "\"]]"), ("{\"a\":[\"", "\"]}")]
+    {
+        let (got, findings, _) =
+            pass(Some(Framing::Json), false, &[format!("{open}{escaped}{close}").as_bytes()]);
+        assert_eq!((got, findings.len()), (format!("{open}{}{close}", "*".repeat(escaped.len())), 1));
+    }
+}

@@ -158,7 +158,9 @@ impl Texts {
             self.quiet_to = whole;
         }
         match self.segments.last_mut() {
-            Some(last) if last.text == text && last.at.end == at.start => last.at.end = at.end,
+            Some(last) if (last.text, last.is_quoted, last.at.end) == (text, is_quoted, at.start) => {
+                last.at.end = at.end;
+            }
             _ if at.is_empty() => {}
             _ => self.segments.push(Segment { text, at, is_quoted }),
         }
