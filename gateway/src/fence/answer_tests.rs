@@ -155,3 +155,30 @@ fn in_what_is_only_watched_nothing_changes() {
         (KEY.to_owned(), 1)
     );
 }
+
+#[test]
+fn a_key_in_escapes_is_masked_whole_wherever_its_text_stands() {
+    let escaped: String = KEY.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+    for (open, close) in
+        [("\"", "\""), ("[\"", "\"]"), ("[1,\"", ""), ("[[\"", "\"]]"), ("{\"a\":[\"", "\"]}")]
+    {
+        let (got, findings, _) =
+            pass(Some(Framing::Json), false, &[format!("{open}{escaped}{close}").as_bytes()]);
+        assert_eq!((got, findings.len()), (format!("{open}{}{close}", "*".repeat(escaped.len())), 1));
+    }
+}
+
+#[test]
+fn stars_leave_the_structure_of_json_as_it_is() {
+    let (left, right) = KEY.split_at(30);
+    let stars = |text: &str| "*".repeat(text.len());
+    for (framing, text) in [
+        (Framing::Json, format!("{{\"{left}\":\"x\",\n\"{right}\":[[],{{}}]}}")),
+        (Framing::Json, format!("{{\"\\\"{left}\":[[],{{}}]}} \r\n")),
+        (Framing::Ndjson, format!("{{\"{left}\":\"\"}}\n{{\"{right}\":\"\"}}\n")),
+        (Framing::Sse, format!("data: {{\"{left}\":\"\"}}\n\n")),
+    ] {
+        let (got, _, _) = pass(Some(framing), false, &[text.as_bytes()]);
+        assert_eq!(got, text.replace(left, &stars(left)).replace(right, &stars(right)));
+    }
+}

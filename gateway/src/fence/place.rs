@@ -38,7 +38,8 @@ pub(super) struct Positions {
 }
 
 impl Place {
-    pub(super) const ROOT: Self = Self { hash: 1, kind: Kind::Top };
+    // Any number will do by which its id is not that of nowhere, which what is no text has.
+    pub(super) const ROOT: Self = Self { hash: 0xcbf2_9ce4_8422_2325, kind: Kind::Top };
     pub(super) const NOWHERE: Self = Self { hash: 0, kind: Kind::Nowhere };
 
     /// By which the places of different texts are told apart.
@@ -127,6 +128,11 @@ mod tests {
         assert_eq!(choice("0"), choice("0"));
         assert_ne!(choice("0"), choice("1"));
         assert_ne!(choice("0"), at(&["choices", "delta", "refusal"], &Positions::default()).id());
+    }
+
+    #[test]
+    fn what_stands_outermost_stands_somewhere() {
+        assert_ne!(Place::ROOT.id(), Place::NOWHERE.id());
     }
 
     #[test]

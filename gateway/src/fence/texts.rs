@@ -158,7 +158,9 @@ impl Texts {
             self.quiet_to = whole;
         }
         match self.segments.last_mut() {
-            Some(last) if last.text == text && last.at.end == at.start => last.at.end = at.end,
+            Some(last) if (last.text, last.is_quoted, last.at.end) == (text, is_quoted, at.start) => {
+                last.at.end = at.end;
+            }
             _ if at.is_empty() => {}
             _ => self.segments.push(Segment { text, at, is_quoted }),
         }
@@ -251,7 +253,7 @@ fn index(at: u64, start: u64) -> Option<usize> {
 /// Ranges that touch each other as one.
 fn merged(places: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut merged: Vec<Range<u64>> = Vec::new();
-    for place in places {
+    for place in places.iter().filter(|place| !place.is_empty()) {
         match merged.last_mut() {
             Some(last) if last.end == place.start => last.end = place.end,
             Some(last) if *last == *place => {}
@@ -339,12 +341,20 @@ impl Leaves for Pass<'_> {
 struct Spelled {
     text: Vec<u8>,
     places: Vec<Range<u64>>,
+    is_escape: bool,
 }
 
 impl Spelled {
+    /// What stands in no string that is a value. The structure of JSON and of lines has no place there, so that it is
+    /// never starred, also where the keys around it are.
     fn plain(&mut self, part: &[u8], at: u64) {
-        self.text.extend_from_slice(part);
-        self.places.extend((at..).take(part.len()).map(|at| at..at + 1));
+        for (byte, at) in part.iter().zip(at..) {
+            let is_escaped = std::mem::take(&mut self.is_escape);
+            self.is_escape = *byte == b'\\' && !is_escaped;
+            let is_structure = !is_escaped && b"{}[]:,\" \t\r\n".contains(byte);
+            self.text.push(*byte);
+            self.places.push(if is_structure { at..at } else { at..at + 1 });
+        }
     }
 
     /// The inside of a JSON string: an escape is the place of what it means.

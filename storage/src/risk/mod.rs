@@ -93,7 +93,7 @@ pub struct RiskEvent {
     pub before: RiskState,
     /// The state after.
     pub after: RiskState,
-    /// How often it was seen within a minute.
+    /// How often it was seen within a short time.
     pub repeats: u64,
 }
 
@@ -124,8 +124,8 @@ pub struct Recorded {
 }
 
 impl Store {
-    /// Writes down what was seen, and lets the state follow. What was seen less than a minute ago is counted as a
-    /// repetition and is no further evidence, unless an operator lowered the state in between.
+    /// Writes down what was seen, and lets the state follow. What was seen a moment ago ([`Signal::repeat_us`]) is
+    /// counted as a repetition and is no further evidence, unless an operator lowered the state in between.
     ///
     /// # Errors
     /// SQLite's failure; nothing has changed then.
