@@ -18,6 +18,8 @@ pub mod wire;
 pub mod meter;
 mod fence;
 mod process;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 
 pub use caller::listen::ListenError;
 pub use process::control;

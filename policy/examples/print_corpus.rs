@@ -29,7 +29,11 @@ fn main() -> io::Result<()> {
         for (at, (before, after)) in WAYS.iter().enumerate() {
             let text = format!("{before}{}{after}", corpus::key(shape, &mut draw));
             let id = format!("{}-{at}", shape.as_str());
-            writeln!(out, "{}", json!({ "id": id, "shape": shape.as_str(), "ours": found(&text), "text": text }))?;
+            writeln!(
+                out,
+                "{}",
+                json!({ "id": id, "shape": shape.as_str(), "ours": found(&text), "text": text })
+            )?;
         }
     }
     out.flush()
