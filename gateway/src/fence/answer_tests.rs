@@ -182,3 +182,12 @@ fn stars_leave_the_structure_of_json_as_it_is() {
         assert_eq!(got, text.replace(left, &stars(left)).replace(right, &stars(right)));
     }
 }
+
+#[test]
+fn a_broken_escape_takes_nothing_of_what_follows() {
+    for broken in ["\\u", "\\u00b", "\\ud83d\\u"] {
+        let text = format!("{{\"a\":\"{broken}{MARK}\"}}");
+        let (got, findings, _) = pass(Some(Framing::Json), false, &[text.as_bytes()]);
+        assert!(!got.contains(&MARK[1..]) && findings.len() == 1, "{got}");
+    }
+}
