@@ -19,6 +19,8 @@ pub mod meter;
 mod fence;
 mod risk;
 mod process;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 
 pub use caller::listen::ListenError;
 pub use process::control;

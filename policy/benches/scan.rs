@@ -1,9 +1,9 @@
-//! How many bytes a second the scanner looks at, with thirty-two secrets: `cargo bench -p policy --bench scan`.
+//! How many bytes a second the scanner looks at, with thirty-two secrets and for what looks like one: `cargo bench -p policy --bench scan`.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use policy::scan::{Channel, Watchlist};
+use policy::scan::{Channel, Watchlist, shapes};
 
 const SECRETS: usize = 32;
 /// What a request of a coding agent looks like to the scanner: this file.
@@ -40,6 +40,14 @@ fn scan(bench: &mut Criterion) {
             text.chunks(4).for_each(|piece| channel.feed(&list, black_box(piece), |_| {}));
             channel.tail(&list)
         });
+    });
+    group.bench_function("code, for what looks like a secret", |bench| {
+        bench.iter(|| shapes(black_box(&text), |shape, at| panic!("{} at {at}", shape.as_str())));
+    });
+    let key = format!("ghp_{}\n", "aB3cD5eF7gH9iJ1kL3mN5oP7qR9sT1uV3wX5");
+    let keys: Vec<u8> = key.bytes().cycle().take(TEXT_BYTES).collect();
+    group.bench_function("nothing but keys, for what looks like a secret", |bench| {
+        bench.iter(|| shapes(black_box(&keys), |shape, at| _ = black_box((shape, at))));
     });
     group.finish();
     bench.bench_function("a list of thirty-two secrets is built", |bench| {

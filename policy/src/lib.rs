@@ -4,6 +4,10 @@
 //! no clocks, no randomness, no async, no HTTP types. Whatever varies is an argument, so every decision can
 //! be repeated in a test. Read it in the order of the modules below.
 
+// What tests of several crates share names this one from outside.
+#[cfg(test)]
+extern crate self as policy;
+
 mod money;
 mod usage;
 mod price;
@@ -40,9 +44,9 @@ pub use price::{Price, PriceTable, PriceTableError, Rates, Resolved, Tier, Token
 pub use quote::Quote;
 pub use rate::{RateBook, RateKind, RateLimit, RatePermit, RateRefusal, RateUse};
 pub use risk::{
-    Evidence, REPEAT_US, Risk, RiskState, RiskVerdict, Signal, SignalAction, SignalCounter, Signals,
-    SpendSlope, UnknownRiskState, UnknownSignal, UnknownSignalAction, YELLOW_CHILD_TTL_US,
-    YELLOW_OUTPUT_TOKENS, YELLOW_REQUESTS_PER_MINUTE, YELLOW_US,
+    Evidence, Risk, RiskState, RiskVerdict, Signal, SignalAction, SignalCounter, Signals, SpendSlope,
+    UnknownRiskState, UnknownSignal, UnknownSignalAction, YELLOW_CHILD_TTL_US, YELLOW_OUTPUT_TOKENS,
+    YELLOW_REQUESTS_PER_MINUTE, YELLOW_US,
 };
 pub use rules::{ANCESTORS_MAX, Revocation, Rules};
 pub use scope::{Capability, InvalidGlob, ModelGlob, RouteClass, Scope, UnknownRouteClass};

@@ -12,7 +12,7 @@ const PREFIX: &str = "tfk_";
 const ID_LEN: usize = 8;
 const SECRET_LEN: usize = 43;
 const CHECKSUM_LEN: usize = 6;
-const TOKEN_LEN: usize = PREFIX.len() + ID_LEN + 1 + SECRET_LEN + CHECKSUM_LEN;
+pub(crate) const TOKEN_LEN: usize = PREFIX.len() + ID_LEN + 1 + SECRET_LEN + CHECKSUM_LEN;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Text that is not a capability token.

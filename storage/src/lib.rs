@@ -32,7 +32,7 @@ mod fold;
 mod writer;
 mod retention;
 mod query;
-mod stats;
+mod sums;
 
 pub use agents::AgentSummary;
 pub use budgets::{BudgetSet, BudgetStatus};
@@ -48,6 +48,6 @@ pub use reservation::{Growth, Reservation, Used};
 pub use risk::{Recorded, RiskAction, RiskClear, RiskEvent, RiskSeen, Spot, UnknownRiskAction};
 pub use row::{LogText, LoggedRequest, Outcome, RequestRow, UnknownOutcome};
 pub use rules::PolicyRows;
-pub use stats::{Stats, StatsBy, StatsGroup, StatsQuery, StatsRow};
 pub use store::Store;
+pub use sums::{Stats, StatsBy, StatsGroup, StatsQuery, StatsRow};
 pub use writer::{Writer, WriterConfig};

@@ -4,8 +4,8 @@ use policy::TimestampUs;
 use rusqlite::Connection;
 
 use crate::error::{Doing, Error};
-use crate::risk;
 use crate::store::Store;
+use crate::{risk, sums};
 
 impl Store {
     /// Deletes at most `batch` rows of requests that began before `cutoff`, oldest first, and answers how many; and as
@@ -30,6 +30,7 @@ pub(crate) fn delete_older_than(conn: &Connection, cutoff: TimestampUs, batch: u
         .doing(doing)?;
     // As old, and a few beside many requests.
     risk::delete_older_than(conn, cutoff, batch).doing(doing)?;
+    sums::forget_older_than(conn, cutoff, batch).doing(doing)?;
     let deleted = statement.execute([cutoff, i64::from(batch)]).doing(doing)?;
     Ok(u64::try_from(deleted).unwrap_or(u64::MAX))
 }

@@ -22,6 +22,7 @@ use crate::leases::{self, Holder, Warning};
 use crate::ledger::Ledger;
 use crate::shared::{Entry, Shared, lock};
 use crate::store::{Role, Store, connect};
+use crate::sums::Rollup;
 use crate::{retention, row};
 
 const ROWS_PER_TRANSACTION: usize = 4_096;
@@ -99,6 +100,7 @@ impl Writer {
             path: path.clone(),
             shared: Arc::clone(&shared),
             folder: Folder::default(),
+            rollup: Rollup::new(),
             retention_due: config.retention.map(|_| Instant::now()),
             config,
             worked_at: Instant::now(),
@@ -186,6 +188,7 @@ struct Log {
     shared: Arc<Shared>,
     folder: Folder,
     config: WriterConfig,
+    rollup: Rollup,
     retention_due: Option<Instant>,
     worked_at: Instant,
     closing_since: Option<Instant>,
@@ -218,7 +221,7 @@ impl Log {
             }
             flushed = ticket;
             self.shared.flushed(ticket);
-            if due == 0 && !self.retain() {
+            if due == 0 && !self.retain() && !self.sum_up() {
                 self.rest();
             }
         }
@@ -399,6 +402,13 @@ impl Log {
         };
         self.retention_due = Some(now + pause);
         has_more
+    }
+
+    /// Sums up some rows if it is time to. Answers whether there may be more.
+    fn sum_up(&mut self) -> bool {
+        // What could not be summed up is in the log, from which it is read meanwhile.
+        !self.shared.is_closing.load(Ordering::Relaxed)
+            && self.rollup.step(&mut self.conn, Instant::now()).unwrap_or(false)
     }
 
     fn rest(&self) {

@@ -201,6 +201,22 @@ fn what_is_only_watched_passes_and_what_is_off_is_not_even_seen() {
     }
 }
 
+#[test]
+fn what_only_looks_like_a_secret_is_sent_and_told_of_once() {
+    let gateway = Gateway::start();
+    let (token, other) = ("aB3cD5eF7gH9iJ1kL3mN5oP7qR9sT1uV3wX5", "T1uV3wX5kL3mN5oP7aB3cD5eF7gH9iJ1qR9s");
+    let said = format!("ghp_{token}\n and \"ghp_{other}\", for sk-xxxxxxxxxxxxxxxx");
+    let body =
+        json!({ "model": "gpt-4o-mini", "messages": [{ "role": "tool", "content": said }] }).to_string();
+    let script = gateway.mock.plays(answer("200 OK", "{}"));
+    ask(&gateway, &body, &script).expect(200);
+    assert_eq!(gateway.mock.the_request(&script).text(), body);
+    let log = std::fs::read_to_string(gateway.home.file("log/tokfence.log")).unwrap();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("looks like a secret")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains("github_personal") && !log.contains(token) && !log.contains(other), "{log}");
+}
+
 /// Adds a canary and answers its text.
 fn canary(gateway: &Gateway, args: &[&str]) -> String {
     let args: Vec<&str> = ["--json", "canary", "add"].iter().chain(args).copied().collect();

@@ -18,6 +18,7 @@ mod capabilities;
 mod attenuation;
 mod cutting;
 mod fence;
+mod benign;
 mod control;
 mod ratelimits;
 mod risk;

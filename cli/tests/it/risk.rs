@@ -250,6 +250,8 @@ fn a_decoy_that_is_used_is_evidence_against_the_one_it_was_planted_for() {
     chat(&gateway, &other, BODY).expect(200);
     assert_eq!(states(&gateway), one("holder", "RED"));
     let events = status(&gateway)["events"].as_array().unwrap().clone();
+    let listed = gateway.run(["--json", "canary", "list"]).expect(0).json();
+    assert_eq!(listed["canaries"][0]["last_seen_at"], events[0]["at"]);
     assert_eq!(events.len(), 1, "what repeats is one event");
     assert_eq!((&events[0]["signal"], &events[0]["repeats"]), (&json!("decoy_as_credential"), &json!(3)));
     let text =

@@ -231,3 +231,12 @@ fn a_text_that_ends_with_a_beginning_delays_the_others_once() {
     let late = (0..200).filter(|_| fence.pass(Some(event(0, &"word ".repeat(200))), false).bytes.is_none());
     assert!(late.count() < 30);
 }
+
+#[test]
+fn a_broken_escape_takes_nothing_of_what_follows() {
+    for broken in ["\\u", "\\u00b", "\\ud83d\\u"] {
+        let text = format!("{{\"a\":\"{broken}{MARK}\"}}");
+        let (got, findings, _) = pass(Some(Framing::Json), false, &[text.as_bytes()]);
+        assert!(!got.contains(&MARK[1..]) && findings.len() == 1, "{got}");
+    }
+}

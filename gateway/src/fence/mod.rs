@@ -16,3 +16,6 @@ mod request;
 pub(crate) use answer::{Fence, Passed};
 pub(crate) use request::{Part, leak};
 pub(crate) use watch::{Finding, Watch, Watched};
+
+#[cfg(test)]
+mod benign_tests;

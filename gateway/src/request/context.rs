@@ -7,15 +7,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header;
-use pingora::http::{RequestHeader, ResponseHeader};
-use policy::{
-    Basis, Caller, Capability, Denial, DenialCode, NanoUsd, Quote, RequestId, RiskVerdict, RouteClass,
-    TimestampUs, Usage,
-};
+use pingora::http::ResponseHeader;
+use policy::{Basis, Denial, DenialCode, NanoUsd, RequestId, RouteClass, TimestampUs, Usage};
 use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 
 use crate::caller::connection::Connection;
-use crate::config::Reserve;
 use crate::fence::Fence;
 use crate::meter::{Ending, Meter, Metered};
 use crate::provider::catalogue::Provider;
@@ -24,7 +20,7 @@ use crate::request::body::StoredBody;
 use crate::request::cutting::Shown;
 use crate::request::facts::{Facts, anonymous};
 use crate::request::quote;
-use crate::request::rates::{self, Permit};
+use crate::request::rates::Permit;
 use crate::request::respond;
 use crate::state::{Shared, Snapshot, now_us};
 use crate::wire::{ARRAY_STREAM, Decoder, Framing, HideUsage, Seam};
@@ -45,8 +41,8 @@ pub(crate) struct Context {
     pub(crate) facts: Facts,
     pub(crate) body: StoredBody,
     /// What it holds of the limits on rates.
-    permit: Option<Permit>,
-    request_bytes: u64,
+    pub(super) permit: Option<Permit>,
+    pub(super) request_bytes: u64,
     /// Whether the provider has been given the whole request, so that it may bill it.
     pub(crate) is_sent: bool,
     pub(crate) stage: Stage,
@@ -61,7 +57,7 @@ pub(crate) struct Context {
     provider_status: Option<u16>,
     pub(crate) meter: Option<Box<Meter>>,
     /// What the meter told at the end of the answer.
-    metered: Option<Metered>,
+    pub(super) metered: Option<Metered>,
     /// Since when a stream waits for its budgets.
     pub(crate) uncovered_since: Option<Instant>,
     pub(crate) hide_usage: Option<Hide>,
@@ -73,7 +69,7 @@ pub(crate) struct Context {
     first_byte_us: Option<u64>,
     response_bytes: u64,
     /// The limit on the answer's length that we set, in tokens.
-    output_limit: Option<u64>,
+    pub(super) output_limit: Option<u64>,
 }
 
 /// Where a request stands. Each stage is entered once, in this order.
@@ -113,6 +109,10 @@ pub(crate) enum Answer {
 pub(crate) struct Hide(Option<HideUsage>);
 
 impl Hide {
+    pub(super) fn new() -> Self {
+        Self(Some(HideUsage::new()))
+    }
+
     /// What the caller gets for this chunk; at the end also what was held back.
     pub(crate) fn pass(&mut self, chunk: Option<Bytes>, end: bool) -> Option<Bytes> {
         let Some(filter) = &mut self.0 else { return chunk };
@@ -161,128 +161,6 @@ impl Context {
             response_bytes: 0,
             output_limit: None,
         }
-    }
-
-    /// Takes a place and a request from the limits on rates that apply; the caller and the provider must be known.
-    pub(crate) fn enter_rates(&mut self, capability: Option<&Capability>) -> Result<(), Denial> {
-        let (Some(agent), Some(provider)) = (&self.facts.agent, &self.facts.provider) else { return Ok(()) };
-        let limits =
-            self.snapshot.rules.rate_limits_at(capability, agent, &provider.id, self.shared.ledger.now());
-        self.permit = Permit::enter(&self.shared, &limits)?;
-        Ok(())
-    }
-
-    /// Takes the tokens that the request is taken to need from those limits; the body must have been read.
-    pub(crate) fn take_tokens(&mut self) -> Result<(), Denial> {
-        let Some(permit) = &mut self.permit else { return Ok(()) };
-        permit.take_tokens(rates::tokens_needed(&self.facts, self.request_bytes))
-    }
-
-    /// The caller is about to see the end of the answer and may ask again at once.
-    pub(crate) fn leave_rates(&mut self) {
-        if let Some(permit) = &mut self.permit {
-            permit.leave();
-        }
-    }
-
-    /// The same for its budgets, once all is known that is charged.
-    pub(crate) fn leave_budgets(&mut self) {
-        if !matches!(&self.stage, Stage::Reserved(reserved) if reserved.reservation.is_limited()) {
-            return;
-        }
-        self.finish_meter();
-        let is_known = |metered: &&Metered| metered.usage.is_some() && metered.ending == Ending::Complete;
-        let Some(metered) = self.metered.as_ref().filter(is_known) else { return };
-        let (_, usage, cost) = self.charge(Some(metered), None);
-        let used = used(&usage, cost);
-        if let Stage::Reserved(reserved) = &mut self.stage {
-            reserved.reservation.charge(used);
-        }
-    }
-
-    fn finish_meter(&mut self) {
-        if let Some(meter) = self.meter.take() {
-            self.metered = Some(meter.finish());
-        }
-    }
-
-    /// The request is refused, which takes nothing from the limits on rates.
-    pub(crate) fn release_rates(&mut self) {
-        self.permit = None;
-    }
-
-    /// From here on the request is decided by the rules as they are now, and still by the configuration it began with.
-    pub(crate) fn take_newest_rules(&mut self) {
-        let newest = self.shared.snapshot.load();
-        if !Arc::ptr_eq(&newest.rules, &self.snapshot.rules) {
-            let rules = newest.rules.clone();
-            self.snapshot = Arc::new(Snapshot { rules, ..Snapshot::clone(&self.snapshot) });
-        }
-    }
-
-    /// Takes from the body what decisions need.
-    pub(crate) fn read_body(&mut self, request: &RequestHeader) -> Result<(), Denial> {
-        self.request_bytes = self.body.bytes.len() as u64;
-        self.facts.read_body(request, &self.body.bytes)
-    }
-
-    /// How far the caller is restricted, by the rules that the request is decided by.
-    pub(crate) fn risk(&self) -> RiskVerdict {
-        self.facts.risk(&self.snapshot.rules, self.shared.ledger.now())
-    }
-
-    /// Whether the caller's risk lets it use the route. The caller and the route must be known.
-    pub(crate) fn check_risk(&self) -> Result<(), Denial> {
-        let (Some(agent), Some(class)) = (&self.facts.agent, self.facts.class) else { return Ok(()) };
-        let method = self.facts.method.as_ref().and_then(|method| method.as_str().parse().ok());
-        method.map_or(Ok(()), |method| self.risk().check_route(agent, class, method))
-    }
-
-    /// What the request may cost; nothing is worked out where nobody counts it.
-    pub(crate) fn quote(&self, caller: &Caller<'_>) -> Result<Quote, Denial> {
-        let Some(provider) = &self.facts.provider else { return Ok(Quote::FREE) };
-        if !self.snapshot.rules.has_budget_for(caller.capability, caller.agent, &provider.id) {
-            return Ok(Quote::FREE);
-        }
-        quote::quote(&self.facts, &self.snapshot, &self.shared.lengths, self.request_bytes)
-    }
-
-    /// The budgets have room. The body becomes the one that is sent: its answer limited to what a strict budget
-    /// covers and the caller's risk allows, its usage asked for on the caller's behalf.
-    pub(crate) fn reserved(
-        &mut self,
-        reservation: Reservation,
-        upstream: Arc<Upstream>,
-        target: String,
-    ) -> Result<(), Denial> {
-        let covered = reservation.covered_output().filter(|_| self.is_strict());
-        let of_risk = self.risk().output_tokens().filter(|_| quote::can_limit(&self.facts));
-        self.stage = Stage::Reserved(Box::new(Reserved { reservation, upstream, target }));
-        self.enter_live();
-        if let Some(covered) = covered.into_iter().chain(of_risk).min() {
-            self.limit_output(covered)?;
-        }
-        if let Some(body) = self.facts.ask_for_usage(&self.body.bytes) {
-            self.body.replace(body);
-            self.hide_usage = Some(Hide(Some(HideUsage::new())));
-        }
-        if let Some(permit) = &mut self.permit {
-            permit.admit();
-        }
-        Ok(())
-    }
-
-    fn is_strict(&self) -> bool {
-        self.snapshot.config.budget.reserve == Reserve::Strict
-    }
-
-    fn limit_output(&mut self, covered: u64) -> Result<(), Denial> {
-        let Some(limit) = quote::output_limit(&self.facts, &self.snapshot, covered)? else { return Ok(()) };
-        let body = quote::limit_answer(&self.facts, &self.body.bytes, limit)?;
-        self.facts.body_replaced(&body)?;
-        self.body.replace(body);
-        self.output_limit = Some(limit.into());
-        Ok(())
     }
 
     /// The provider's answer begins: decides how it is read.
@@ -420,7 +298,7 @@ impl Context {
     ///
     /// In a strict budget the estimate is all that was reserved: whoever leaves before the end does not know what the
     /// provider went on to make, nor what it had thought before it began to speak.
-    fn charge(
+    pub(super) fn charge(
         &self,
         metered: Option<&Metered>,
         reservation: Option<&Reservation>,
@@ -491,7 +369,7 @@ impl Drop for Context {
 }
 
 /// What a finished request is charged to its budgets.
-fn used(usage: &Usage, cost: Option<NanoUsd>) -> Used {
+pub(super) fn used(usage: &Usage, cost: Option<NanoUsd>) -> Used {
     let tokens = usage.total();
     cost.map_or(Used::Unpriced { tokens }, |cost| Used::Known { cost, tokens })
 }

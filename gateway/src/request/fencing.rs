@@ -1,11 +1,14 @@
 //! Hot: where the fence stands in a request's life. What goes to the provider is searched before anything is sent, and
 //! what comes from it before the caller has it.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
+use policy::scan::shapes;
 use policy::{CanaryKind, Denial, DenialCode, Signal};
 use storage::{RiskAction, Spot};
 
@@ -33,6 +36,7 @@ impl Context {
         let headers = upstream.passed_headers(&request.headers).map(|(_, value)| value.as_bytes());
         let watch = self.shared.watch.load();
         let Some((part, finding)) = fence::leak(&watch, target, headers, &self.body.bytes) else {
+            self.note_shapes();
             return Ok(());
         };
         if scan == Scan::Detect {
@@ -48,6 +52,22 @@ impl Context {
         let message = format!("the request holds {what}, in its {}; nothing of it was sent", part.as_str());
         let hint = "take the secret out of the conversation; `tokfence risk status` tells what was found";
         Err(Denial::new(DenialCode::SecretInRequest, message).with_hint(hint))
+    }
+
+    /// Tells of what looks like a secret in a body that holds none of ours, once for each kind. That is no reason to
+    /// refuse it: code that handles keys and its tests are full of them.
+    fn note_shapes(&self) {
+        let mut noted = Vec::new();
+        shapes(&self.body.bytes, |shape, offset| {
+            if !noted.contains(&shape) {
+                noted.push(shape);
+                let plain = Cow::Borrowed("plain");
+                let place = Part::Body.as_str().into();
+                let spot = Spot { form: plain.clone(), view: plain, place, offset: offset as u64 };
+                let pattern = format!("shape:{}", shape.as_str());
+                self.report_found(Signal::SecretShaped, pattern, spot, RiskAction::Logged);
+            }
+        });
     }
 
     /// Takes secrets out of the head of an answer.

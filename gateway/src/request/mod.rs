@@ -13,6 +13,7 @@ pub(crate) mod passthrough;
 pub(crate) mod body;
 pub(crate) mod headers;
 pub(crate) mod quote;
+mod admission;
 pub(crate) mod cover;
 pub(crate) mod respond;
 pub(crate) mod cutting;

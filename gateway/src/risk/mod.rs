@@ -1,7 +1,7 @@
 //! What was seen and is evidence against somebody: every signal goes through [`Shared::report`], which writes it down,
 //! lets the state follow and tells the owner.
 //!
-//! What repeats within a minute is counted in memory, so that whoever makes noise makes no load.
+//! What repeats soon is counted in memory, so that whoever makes noise makes no load.
 
 mod denials;
 
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use policy::{REPEAT_US, RiskState, Signal, SignalAction, SignalCounter, SpendSlope, Subject, TimestampUs};
+use policy::{RiskState, Signal, SignalAction, SignalCounter, SpendSlope, Subject, TimestampUs};
 use storage::{Recorded, RiskAction, RiskSeen};
 
 use crate::state::Shared;
@@ -116,7 +116,7 @@ impl Shared {
         }
         let mut books = self.risk.books();
         let Some(folded) = books.folded.get_mut(&folding(seen)) else { return false };
-        let is_repetition = seen.at.saturating_sub(folded.at) < REPEAT_US;
+        let is_repetition = seen.at.saturating_sub(folded.at) < seen.signal.repeat_us();
         folded.repeats += u64::from(is_repetition);
         is_repetition
     }
@@ -147,12 +147,12 @@ impl Shared {
         }
     }
 
-    /// Writes down what was repeated: what did so for a minute, or all of it.
+    /// Writes down what was repeated, once it counts as seen anew, or all of it.
     pub(crate) fn write_repeats(&self, is_all: bool) -> Result<(), storage::Error> {
         let now = self.ledger.now();
         let mut rested: Vec<(i64, u64)> = Vec::new();
-        self.risk.books().folded.retain(|_, folded| {
-            let is_resting = now.saturating_sub(folded.at) >= REPEAT_US;
+        self.risk.books().folded.retain(|(signal, ..), folded| {
+            let is_resting = now.saturating_sub(folded.at) >= signal.repeat_us();
             if (is_resting || is_all) && folded.repeats > 0 {
                 rested.push((folded.seq, std::mem::take(&mut folded.repeats)));
             }

@@ -133,8 +133,11 @@ impl<P: Copy + PartialEq> Tokens<P> {
                     rest
                 }
                 State::Unicode { digits, unit } => {
-                    self.unicode(*first, digits, unit, leaves);
-                    rest
+                    if self.unicode(*first, digits, unit, leaves) {
+                        rest
+                    } else {
+                        bytes
+                    }
                 }
                 State::Scalar => self.in_scalar(bytes, leaves),
             };
@@ -255,17 +258,18 @@ impl<P: Copy + PartialEq> Tokens<P> {
         }
     }
 
-    fn unicode<L: Leaves<Place = P>>(&mut self, digit: u8, digits: u8, unit: u16, leaves: &mut L) {
+    /// Whether the byte is a digit of the escape.
+    fn unicode<L: Leaves<Place = P>>(&mut self, digit: u8, digits: u8, unit: u16, leaves: &mut L) -> bool {
         let Some(value) = char::from(digit).to_digit(16).and_then(|value| u16::try_from(value).ok()) else {
             // No such escape; the string goes on, and no key or number is made of it.
             self.push_char(char::REPLACEMENT_CHARACTER, leaves);
             self.state = State::String;
-            return;
+            return false;
         };
         let unit = unit << 4 | value;
         if digits < 3 {
             self.state = State::Unicode { digits: digits + 1, unit };
-            return;
+            return true;
         }
         self.state = State::String;
         match char::from_u32(u32::from(unit)) {
@@ -273,6 +277,7 @@ impl<P: Copy + PartialEq> Tokens<P> {
             // Half of a pair, which means a character of four bytes; nothing we tell apart has one.
             None => self.push_text(b"??", leaves),
         }
+        true
     }
 
     fn push_char<L: Leaves<Place = P>>(&mut self, char: char, leaves: &mut L) {

@@ -27,8 +27,6 @@ const MINUTE_US: i64 = 60_000_000;
 pub const YELLOW_US: i64 = 30 * MINUTE_US;
 /// A secret that is sent once more within this time is no slip.
 const SECOND_SECRET_US: i64 = 24 * 60 * MINUTE_US;
-/// The same evidence within this time is one: a caller repeats what failed.
-pub const REPEAT_US: i64 = MINUTE_US;
 
 /// How far somebody is restricted, least first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

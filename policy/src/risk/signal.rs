@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::RiskState;
+use super::{MINUTE_US, RiskState};
 
 /// A kind of evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,6 +141,12 @@ impl Signal {
             | Self::SpendSlope => Some(RiskState::Yellow),
             Self::KeyEcho | Self::SecretShaped | Self::Unscannable => None,
         }
+    }
+
+    /// What is seen again within this time, in microseconds, is no further evidence: a caller repeats what failed. Where
+    /// nothing follows it is longer, because each turn of a conversation says the former ones again.
+    pub fn repeat_us(self) -> i64 {
+        if self.leads_to().is_some() { MINUTE_US } else { 60 * MINUTE_US }
     }
 
     /// Whether it is evidence against everybody: nobody knows who took it.

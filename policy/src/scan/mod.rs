@@ -7,11 +7,14 @@
 //! Patterns and texts are both compared without case and without what separates, so that a key is found with spaces,
 //! dashes, quotes, line ends or invisible characters between its letters, in the lines of a base64 dump as in one.
 //!
+//! Secrets that nobody told us of are known by their looks alone; see [`shapes`].
+//!
 //! What is not found: a text that somebody was told to encode in a way of his own. A watchlist is a tripwire.
 
 mod channel;
 mod forms;
 mod views;
+mod shapes;
 
 use aho_corasick::MatchKind;
 use aho_corasick::automaton::{Automaton, StateID};
@@ -20,6 +23,7 @@ use aho_corasick::{Anchored, BuildError};
 
 pub use channel::{Channel, Tail};
 pub use forms::Form;
+pub use shapes::{Shape, shapes};
 pub use views::View;
 use views::{Lens, Squash};
 

@@ -171,7 +171,8 @@ proptest! {
     #[test]
     fn masked_text_holds_no_secret(
         secret in "[a-zA-Z0-9_-]{20,64}",
-        before in "[ -~]{0,30}",
+        // A backslash at its end would take the meaning from the escape after it.
+        before in "([ -~]{0,29}[ -\\[\\]-~])?",
         form in 0usize..7,
     ) {
         prop_assume!(Watchlist::can_watch(secret.as_bytes()));

@@ -3,6 +3,7 @@
 mod rows;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -92,7 +93,7 @@ pub struct RiskEvent {
     pub before: RiskState,
     /// The state after.
     pub after: RiskState,
-    /// How often it was seen within a minute.
+    /// How often it was seen within a short time.
     pub repeats: u64,
 }
 
@@ -123,8 +124,8 @@ pub struct Recorded {
 }
 
 impl Store {
-    /// Writes down what was seen, and lets the state follow. What was seen less than a minute ago is counted as a
-    /// repetition and is no further evidence, unless an operator lowered the state in between.
+    /// Writes down what was seen, and lets the state follow. What was seen a moment ago ([`Signal::repeat_us`]) is
+    /// counted as a repetition and is no further evidence, unless an operator lowered the state in between.
     ///
     /// # Errors
     /// SQLite's failure; nothing has changed then.
@@ -197,6 +198,18 @@ impl Store {
     /// SQLite's failure.
     pub fn risk_event(&self, seq: i64) -> Result<Option<RiskEvent>, Error> {
         Ok(self.events("WHERE seq = ?1", seq)?.pop())
+    }
+
+    /// When each thing was last found, by its name.
+    ///
+    /// # Errors
+    /// SQLite's failure.
+    pub fn last_found(&self) -> Result<HashMap<String, TimestampUs>, Error> {
+        let doing = "read what was seen";
+        let sql = "SELECT pattern, max(at_us) FROM risk_events WHERE pattern <> '' GROUP BY pattern";
+        let mut statement = self.conn.prepare_cached(sql).doing(doing)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).doing(doing)?;
+        rows.collect::<rusqlite::Result<_>>().doing(doing)
     }
 
     fn events(&self, condition: &str, value: i64) -> Result<Vec<RiskEvent>, Error> {

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use policy::{
-    AgentName, CapabilityId, Evidence, ProviderId, REPEAT_US, Risk, RiskState, RouteClass, Subject,
-    TimestampUs,
+    AgentName, CapabilityId, Evidence, ProviderId, Risk, RiskState, RouteClass, Subject, TimestampUs,
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
@@ -76,7 +75,7 @@ fn repeated(
     seen: &RiskSeen,
     cleared_at: Option<TimestampUs>,
 ) -> rusqlite::Result<Option<i64>> {
-    let from = seen.at.saturating_sub(REPEAT_US).max(cleared_at.unwrap_or(0));
+    let from = seen.at.saturating_sub(seen.signal.repeat_us()).max(cleared_at.unwrap_or(0));
     let sql = "UPDATE risk_events SET repeats = repeats + 1 WHERE seq =
                    (SELECT max(seq) FROM risk_events WHERE at_us > ?1 AND signal = ?2 AND subject_kind = ?3
                         AND subject_name = ?4 AND pattern = ?5 AND action = ?6 AND is_enforced = ?7)

@@ -1,6 +1,6 @@
 //! Risk: what is reported is an event, the state follows and outlives the process, and an operator lowers it.
 
-use policy::{REPEAT_US, RiskState, Signal, Subject, TimestampUs};
+use policy::{RiskState, Signal, Subject, TimestampUs};
 use storage::{Recorded, RiskAction, RiskSeen, Spot, Store};
 
 use crate::common::Home;
@@ -57,11 +57,11 @@ fn the_same_within_a_minute_is_one_event_and_no_further_evidence() {
     let home = Home::new();
     let mut store = home.store();
     let first = report(&mut store, Signal::SecretInRequest, 10);
-    let again = report(&mut store, Signal::SecretInRequest, 10 + REPEAT_US - 1);
+    let again = report(&mut store, Signal::SecretInRequest, 10 + Signal::SecretInRequest.repeat_us() - 1);
     assert_eq!((again.seq, again.is_new, again.after), (first.seq, false, RiskState::Orange));
     store.repeat_risk(first.seq, 5).unwrap();
     assert_eq!(store.newest_risk_events(9).unwrap().iter().map(|event| event.repeats).sum::<u64>(), 7);
-    let later = report(&mut store, Signal::SecretInRequest, 10 + REPEAT_US);
+    let later = report(&mut store, Signal::SecretInRequest, 10 + Signal::SecretInRequest.repeat_us());
     assert!(later.is_new);
     assert_eq!((later.before, later.after), (RiskState::Orange, RiskState::Red));
 }

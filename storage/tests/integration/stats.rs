@@ -6,7 +6,7 @@ use storage::{Error, LogText, Outcome, RequestRow, StatsBy, StatsGroup, StatsQue
 use crate::common::{Home, refusal, row};
 
 fn by(by: StatsBy) -> StatsQuery {
-    StatsQuery { since: None, until: None, provider: None, agent: None, by }
+    StatsQuery::of(by)
 }
 
 fn name(text: &str) -> StatsGroup {

@@ -11,8 +11,9 @@ use storage::{Error, LogFilter, LogOrder, LogState, RequestRow, StatsBy, StatsQu
 
 use crate::common::{FREE, Home, PATIENCE, config, refusal, reserve, row, until};
 
-const EVERYTHING: StatsQuery =
-    StatsQuery { since: None, until: None, provider: None, agent: None, by: StatsBy::Provider };
+fn everything() -> StatsQuery {
+    StatsQuery::of(StatsBy::Provider)
+}
 
 #[test]
 fn rows_of_many_threads_are_all_there_with_exact_sums() {
@@ -33,7 +34,7 @@ fn rows_of_many_threads_are_all_there_with_exact_sums() {
     writer.shutdown().unwrap();
     let count = THREADS * ROWS;
     let sum = count * (count - 1) / 2;
-    let total = home.store().stats(&EVERYTHING).unwrap().total;
+    let total = home.store().stats(&everything()).unwrap().total;
     assert_eq!((total.requests, total.input_tokens), (count, sum));
     assert_eq!(total.cost.nanos().unsigned_abs(), sum * 7);
     assert_eq!(total.cache_read_tokens, sum + count);
@@ -74,7 +75,7 @@ fn a_locked_database_costs_slots_and_then_nothing_is_lost() {
     assert_eq!((health.state, health.failure, health.slots_free), (LogState::Writing, None, SLOTS));
     reserve(&ledger).unwrap().settle(row(50), FREE);
     writer.shutdown().unwrap();
-    let total = home.store().stats(&EVERYTHING).unwrap().total;
+    let total = home.store().stats(&everything()).unwrap().total;
     assert_eq!((total.requests, total.refused, total.input_tokens), (54, 3, 1_275));
 }
 
@@ -157,7 +158,7 @@ fn equal_refusals_share_a_row_for_ten_seconds() {
     assert_eq!(repeats.iter().map(|(_, repeats)| repeats).sum::<u64>(), 11);
     assert_eq!(rows[0].repeats + rows[1].repeats, 8, "{firsts:?} {repeats:?}");
     assert_eq!(rows.len(), 5);
-    assert_eq!(store.stats(&EVERYTHING).unwrap().total.refused, 11);
+    assert_eq!(store.stats(&everything()).unwrap().total.refused, 11);
 }
 
 #[test]
@@ -171,7 +172,7 @@ fn a_flood_of_different_refusals_is_folded_too() {
     writer.shutdown().unwrap();
     let store = home.store();
     let dropped = ledger.health().refusals_dropped;
-    assert_eq!(store.stats(&EVERYTHING).unwrap().total.refused + dropped, 3_000);
+    assert_eq!(store.stats(&everything()).unwrap().total.refused + dropped, 3_000);
     assert!(store.latest_seq().unwrap() <= 1_025, "{}", store.latest_seq().unwrap());
 }
 
@@ -278,7 +279,7 @@ fn a_row_that_the_schema_refuses_does_not_hold_up_the_others() {
     writer.shutdown().unwrap();
     let health = ledger.health();
     assert_eq!((health.rows_written, health.rows_rejected, health.slots_free), (2, 2, health.slots));
-    assert_eq!(home.store().stats(&EVERYTHING).unwrap().total.input_tokens, 4);
+    assert_eq!(home.store().stats(&everything()).unwrap().total.input_tokens, 4);
 }
 
 #[test]
@@ -289,7 +290,7 @@ fn old_rows_are_deleted_by_the_writer_itself() {
     let retention = WriterConfig { retention: keep, clock: || 3_500_000_000, ..config() };
     let (ledger, writer) = Writer::start(&home.path(), retention).unwrap();
     let store = home.store();
-    until("old rows are gone", || store.stats(&EVERYTHING).unwrap().total.requests == 500);
+    until("old rows are gone", || store.stats(&everything()).unwrap().total.requests == 500);
     reserve(&ledger).unwrap().settle(row(3_000), FREE);
     writer.shutdown().unwrap();
     assert_eq!(store.latest_seq().unwrap(), 3_001);

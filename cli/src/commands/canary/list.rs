@@ -1,6 +1,6 @@
 //! `canary list`: what is planted, for whom and where; never the values.
 
-use policy::{DecoyShape, Holder};
+use policy::{DecoyShape, Holder, TimestampUs};
 use serde_json::{Value, json};
 use storage::CanarySummary;
 
@@ -10,28 +10,35 @@ use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 use crate::format::{Column, Columns};
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     Column::Left("canary"),
     Column::Left("kind"),
     Column::Left("looks like"),
     Column::Left("holder"),
     Column::Left("created"),
+    Column::Left("last seen"),
     Column::Left("planted in"),
 ];
 
 pub(super) fn list(app: &App) -> Result<(), Failure> {
     let mut store = app.store()?;
     end_dead_runs(app, &mut store);
-    let canaries = store.canaries()?;
-    let document = json!({ "canaries": canaries.iter().map(document).collect::<Vec<_>>() });
+    let (canaries, found) = (store.canaries()?, store.last_found()?);
+    let seen = |known: &CanarySummary| {
+        // One of the same name may have been removed before.
+        let found = found.get(&format!("canary:{}", known.canary.name)).copied();
+        found.filter(|at| *at >= known.created_at)
+    };
+    let documents = canaries.iter().map(|known| document(known, seen(known)));
+    let document = json!({ "canaries": documents.collect::<Vec<_>>() });
     app.output.data(&document, || {
-        let rows: Vec<Vec<String>> = canaries.iter().map(cells).collect();
+        let rows: Vec<Vec<String>> = canaries.iter().map(|known| cells(known, seen(known))).collect();
         Columns::table(&COLUMNS, &rows, "no canaries; make one with `tokfence canary add NAME --kind KIND`")
     });
     Ok(())
 }
 
-fn document(known: &CanarySummary) -> Value {
+fn document(known: &CanarySummary, seen: Option<TimestampUs>) -> Value {
     let canary = &known.canary;
     let holder = canary.holder.as_ref();
     let capability = holder.and_then(|holder| holder.capability);
@@ -43,13 +50,14 @@ fn document(known: &CanarySummary) -> Value {
         "agent": holder.map(|holder| holder.agent.as_str()),
         "capability": capability.as_ref().map(|id| id.as_str()),
         "created_at": timestamp(known.created_at),
+        "last_seen_at": seen.map(timestamp),
         "plants": known.plants.iter().map(|plant| json!({
             "path": plant.path, "planted_at": timestamp(plant.planted_at),
         })).collect::<Vec<_>>(),
     })
 }
 
-fn cells(known: &CanarySummary) -> Vec<String> {
+fn cells(known: &CanarySummary, seen: Option<TimestampUs>) -> Vec<String> {
     let canary = &known.canary;
     // A path is whatever its maker called it.
     let paths = known.plants.iter().map(|plant| plant.path.escape_debug().to_string());
@@ -59,6 +67,7 @@ fn cells(known: &CanarySummary) -> Vec<String> {
         canary.masked(),
         canary.holder.as_ref().map_or_else(|| "-".to_owned(), holder),
         timestamp(known.created_at),
+        seen.map_or_else(|| "-".to_owned(), timestamp),
         paths.collect::<Vec<_>>().join(", "),
     ]
 }

@@ -58,7 +58,7 @@ fn describe(rules: &Rules, event: &RiskEvent) -> Vec<String> {
     let manner = if seen.is_enforced { "" } else { ", because the signal is not enforced" };
     lines.push(format!("state      {}{manner}", change(event)));
     if event.repeats > 1 {
-        lines.push(format!("times      {} within a minute", event.repeats));
+        lines.push(format!("times      {} within a short time", event.repeats));
     }
     lines.extend(seen.request.map(|id| format!("request    tokfence log {id}")));
     lines.push(String::new());

@@ -68,8 +68,8 @@ mod tests {
     fn a_line_has_the_fields_of_the_header() {
         let text = table("model".to_owned(), &[row(StatsGroup::Name(Some("a,b".to_owned())))]);
         let expected = "model,requests,refused,errors,input_tokens,cache_read_tokens,cache_write_tokens,\
-            output_tokens,cost_usd,unpriced,latency_p50_ms,latency_p95_ms,first_byte_p50_ms\r\n\
-            \"a,b\",12,2,1,1000,800,50,70,1.250000,3,1240.0,3000.0,\r\n";
+            cache_read_percent,output_tokens,cost_usd,cost_per_request_usd,unpriced,latency_p50_ms,latency_p95_ms,first_byte_p50_ms\r\n\
+            \"a,b\",12,2,1,1000,800,50,80.0,70,1.250000,0.178571429,3,1240.0,3000.0,\r\n";
         assert_eq!(text, expected);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
-use policy::TimestampUs;
+use policy::{NanoUsd, TimestampUs};
 use serde_json::{Value, json};
 use storage::{Stats as Sums, StatsBy, StatsGroup, StatsQuery, StatsRow, Store};
 
@@ -15,13 +15,19 @@ use crate::commands::agent::parse_agent;
 use crate::commands::log::provider_in_log;
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns, millis, percent, span_or_dash, usd};
+use crate::format::{Column, Columns, millis, parse_instant, percent, span_or_dash, usd};
 
 #[derive(Debug, Args)]
 pub(crate) struct Stats {
-    /// Over which time, in UTC
-    #[arg(long, value_enum, default_value = "today")]
+    /// Over which time; days begin at midnight in `budget.timezone`
+    #[arg(long, value_enum, default_value = "today", conflicts_with_all = ["since", "until"])]
     period: Period,
+    /// Only requests begun since then: `90m`, `45d`, `2026-11-25`, `2026-11-25T10:00:00Z`
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only requests begun before then
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// What makes a line of the table
     #[arg(long, value_enum, default_value = "provider")]
     by: By,
@@ -38,7 +44,7 @@ pub(crate) struct Stats {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Period {
-    /// Since midnight, UTC
+    /// Since midnight
     Today,
     /// The last 24 hours
     #[value(name = "24h")]
@@ -49,7 +55,7 @@ enum Period {
     /// The last thirty times 24 hours
     #[value(name = "30d")]
     Days30,
-    /// Since the first of the month, UTC
+    /// Since the first of the month
     Month,
     /// Everything in the log
     All,
@@ -65,7 +71,7 @@ enum By {
     Status,
 }
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 13] = [
     Column::Left("group"),
     Column::Right("requests"),
     Column::Right("refused"),
@@ -75,6 +81,7 @@ const COLUMNS: [Column; 12] = [
     Column::Right("out"),
     Column::Right("cost"),
     Column::Left(""),
+    Column::Right("each"),
     Column::Right("p50"),
     Column::Right("p95"),
     Column::Right("ttft p50"),
@@ -86,27 +93,33 @@ impl Stats {
             return Err(Failure::usage("--csv and --json exclude each other"));
         }
         app.flush_log();
-        let store = Store::open_existing(&app.config()?.logging.db_path)?;
-        let now = now_us();
+        let config = app.config()?;
+        let store = Store::open_existing(&config.logging.db_path)?;
+        let (now, zone) = (now_us(), config.budget.timezone.clone());
+        let typed = |text: &Option<String>| text.as_deref().map(|text| parse_instant(text, now)).transpose();
+        let (since, until) = (typed(&self.since)?, typed(&self.until)?);
+        let is_typed = since.is_some() || until.is_some();
         let query = StatsQuery {
-            since: self.period.begin(now),
-            until: Some(now),
+            since: if is_typed { since } else { self.period.begin(now, &zone) },
+            until: Some(until.unwrap_or(now)),
             provider: self.provider.as_deref().map(|name| provider_in_log(app, &store, name)).transpose()?,
             agent: self.agent.as_deref().map(parse_agent).transpose()?,
             by: self.by.group(),
+            zone: zone.clone(),
         };
         let sums = store.stats(&query)?;
         let document = json!({
-            "period": name(self.period),
+            "period": (!is_typed).then(|| name(self.period)),
             "since": query.since.map(timestamp),
-            "until": timestamp(now),
+            "until": query.until.map(timestamp),
+            "timezone": zone.iana_name(),
             "by": name(self.by),
             "rows": sums.rows.iter().map(document).collect::<Vec<_>>(),
             "total": document(&sums.total),
         });
         app.output.data(&document, || match self.csv {
             true => csv::table(name(self.by), &sums.rows),
-            false => table(&sums, query.since),
+            false => table(&sums, &query),
         });
         Ok(())
     }
@@ -118,27 +131,31 @@ fn name(value: impl ValueEnum) -> String {
 
 impl Period {
     /// When it begins; `None` for the whole log.
-    fn begin(self, now: TimestampUs) -> Option<TimestampUs> {
+    fn begin(self, now: TimestampUs, zone: &TimeZone) -> Option<TimestampUs> {
         let hours = |hours: u64| {
             let span = Duration::from_secs(hours * 60 * 60).as_micros();
             now.saturating_sub(i64::try_from(span).unwrap_or(i64::MAX))
         };
         match self {
-            Self::Today => Some(start_of_day(now, |day| day)),
+            Self::Today => Some(start_of_day(now, zone, |day| day)),
             Self::Hours24 => Some(hours(24)),
             Self::Days7 => Some(hours(7 * 24)),
             Self::Days30 => Some(hours(30 * 24)),
-            Self::Month => Some(start_of_day(now, jiff::civil::Date::first_of_month)),
+            Self::Month => Some(start_of_day(now, zone, jiff::civil::Date::first_of_month)),
             Self::All => None,
         }
     }
 }
 
-/// Midnight, UTC, of the day that `pick` makes of today.
-fn start_of_day(now: TimestampUs, pick: impl FnOnce(jiff::civil::Date) -> jiff::civil::Date) -> TimestampUs {
+/// Midnight of the day that `pick` makes of today.
+fn start_of_day(
+    now: TimestampUs,
+    zone: &TimeZone,
+    pick: impl FnOnce(jiff::civil::Date) -> jiff::civil::Date,
+) -> TimestampUs {
     let Ok(now) = jiff::Timestamp::from_microsecond(now) else { return now };
-    let day = pick(now.to_zoned_datetime(TimeZone::UTC).date());
-    day.to_zoned_datetime(TimeZone::UTC).map_or(now, |midnight| midnight.timestamp()).as_microsecond()
+    let day = pick(now.to_zoned_datetime(zone.clone()).date());
+    day.to_zoned_datetime(zone.clone()).map_or(now, |midnight| midnight.timestamp()).as_microsecond()
 }
 
 impl By {
@@ -164,15 +181,35 @@ fn group(group: &StatsGroup) -> Value {
     }
 }
 
-fn group_text(of: &StatsGroup) -> String {
+fn group_text(of: &StatsGroup, zone: &TimeZone) -> String {
     match of {
         StatsGroup::All => "total".to_owned(),
         StatsGroup::Name(None) | StatsGroup::Status(None) => "-".to_owned(),
         StatsGroup::Name(Some(name)) => name.clone(),
         StatsGroup::Status(Some(status)) => status.to_string(),
-        // `2026-11-25T10:00:00.000Z` without what is always zero
-        StatsGroup::Begin(at) => timestamp(*at).chars().take("2026-11-25T10:00".len()).collect(),
+        StatsGroup::Begin(at) => local_minute(*at, zone),
     }
+}
+
+/// `2026-11-25 10:00`, as the clock shows in the zone.
+fn local_minute(at: TimestampUs, zone: &TimeZone) -> String {
+    let Ok(at) = jiff::Timestamp::from_microsecond(at) else { return at.to_string() };
+    at.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// What a request of a known price cost on average, half a nano-dollar rounded up; refused ones are none.
+fn cost_each(row: &StatsRow) -> Option<NanoUsd> {
+    let priced = row.requests.saturating_sub(row.refused).saturating_sub(row.unpriced);
+    let priced = i64::try_from(priced).ok().filter(|priced| *priced > 0)?;
+    let (whole, rest) = (row.cost.nanos() / priced, row.cost.nanos() % priced);
+    Some(NanoUsd::from_nanos(whole + i64::from(rest >= priced - rest)))
+}
+
+/// The part of the input that came from a cache, in percent with one decimal place.
+fn cache_share(row: &StatsRow) -> Option<f64> {
+    let (cached, all) = (u128::from(row.cache_read_tokens), u128::from(input_total(row)));
+    let thousandths = (cached * 1_000 + all / 2).checked_div(all)?;
+    u32::try_from(thousandths).ok().map(|thousandths| f64::from(thousandths) / 10.0)
 }
 
 fn input_total(row: &StatsRow) -> u64 {
@@ -188,8 +225,10 @@ fn document(row: &StatsRow) -> Value {
         "input_tokens": input_total(row),
         "cache_read_tokens": row.cache_read_tokens,
         "cache_write_tokens": row.cache_write_tokens,
+        "cache_read_percent": cache_share(row),
         "output_tokens": row.output_tokens,
         "cost_usd": row.cost.to_string(),
+        "cost_per_request_usd": cost_each(row).map(|cost| cost.to_string()),
         "unpriced": row.unpriced,
         "latency_p50_ms": row.latency_p50_us.map(millis),
         "latency_p95_ms": row.latency_p95_us.map(millis),
@@ -197,18 +236,22 @@ fn document(row: &StatsRow) -> Value {
     })
 }
 
-fn table(sums: &Sums, since: Option<TimestampUs>) -> String {
-    let since = since.map_or_else(|| "all requests".to_owned(), |at| format!("since {}", timestamp(at)));
+fn table(sums: &Sums, query: &StatsQuery) -> String {
+    let zone = &query.zone;
+    let since = query
+        .since
+        .map_or_else(|| "all requests".to_owned(), |at| format!("since {}", local_minute(at, zone)));
     if sums.rows.is_empty() {
         return format!("no requests ({since})");
     }
-    let rows: Vec<_> = sums.rows.iter().chain([&sums.total]).map(cells).collect();
-    format!("{}\n\n{since}; times are UTC", Columns::table(&COLUMNS, &rows, ""))
+    let rows: Vec<_> = sums.rows.iter().chain([&sums.total]).map(|row| cells(row, zone)).collect();
+    let name = zone.iana_name().unwrap_or("UTC");
+    format!("{}\n\n{since}; times are those of {name}", Columns::table(&COLUMNS, &rows, ""))
 }
 
-fn cells(row: &StatsRow) -> Vec<String> {
+fn cells(row: &StatsRow, zone: &TimeZone) -> Vec<String> {
     vec![
-        group_text(&row.group),
+        group_text(&row.group, zone),
         row.requests.to_string(),
         row.refused.to_string(),
         row.errors.to_string(),
@@ -217,6 +260,7 @@ fn cells(row: &StatsRow) -> Vec<String> {
         row.output_tokens.to_string(),
         usd(row.cost),
         if row.unpriced == 0 { String::new() } else { format!("+{} unpriced", row.unpriced) },
+        cost_each(row).map_or_else(|| "-".to_owned(), usd),
         span_or_dash(row.latency_p50_us),
         span_or_dash(row.latency_p95_us),
         span_or_dash(row.first_byte_p50_us),
@@ -226,7 +270,6 @@ fn cells(row: &StatsRow) -> Vec<String> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use policy::NanoUsd;
 
     pub(super) fn row(group: StatsGroup) -> StatsRow {
         StatsRow {
@@ -249,7 +292,7 @@ pub(super) mod tests {
     #[track_caller]
     fn check_begin(period: Period, now: &str, expected: &str) {
         let now: jiff::Timestamp = now.parse().unwrap();
-        let begin = period.begin(now.as_microsecond()).map(timestamp);
+        let begin = period.begin(now.as_microsecond(), &TimeZone::UTC).map(timestamp);
         assert_eq!(begin.as_deref(), Some(expected), "{period:?} at {now}");
     }
 
@@ -264,7 +307,11 @@ pub(super) mod tests {
         check_begin(Period::Month, "2028-02-29T12:00:00Z", "2028-02-01T00:00:00.000Z");
         check_begin(Period::Month, "2026-12-31T23:59:59Z", "2026-12-01T00:00:00.000Z");
         check_begin(Period::Month, "2027-01-01T00:00:00Z", "2027-01-01T00:00:00.000Z");
-        assert_eq!(Period::All.begin(0), None);
+        assert_eq!(Period::All.begin(0, &TimeZone::UTC), None);
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let late: jiff::Timestamp = "2026-11-25T23:30:00Z".parse().unwrap();
+        let begin = Period::Today.begin(late.as_microsecond(), &berlin).map(timestamp);
+        assert_eq!(begin.as_deref(), Some("2026-11-25T23:00:00.000Z"), "it is tomorrow there");
     }
 
     #[test]
@@ -280,23 +327,25 @@ pub(super) mod tests {
         let rows = vec![row(StatsGroup::Name(None)), row(StatsGroup::Name(Some("openai".to_owned())))];
         let sums = Sums { rows, total: StatsRow { requests: 24, ..row(StatsGroup::All) } };
         let expected = "\
-GROUP   REQUESTS  REFUSED  ERRORS    IN  CACHED  OUT       COST                 P50    P95  TTFT P50
--             12        2       1  1000     80%   70  $1.250000  +3 unpriced  1.24s  3.00s         -
-openai        12        2       1  1000     80%   70  $1.250000  +3 unpriced  1.24s  3.00s         -
-total         24        2       1  1000     80%   70  $1.250000  +3 unpriced  1.24s  3.00s         -
+GROUP   REQUESTS  REFUSED  ERRORS    IN  CACHED  OUT       COST                       EACH    P50    P95  TTFT P50
+-             12        2       1  1000     80%   70  $1.250000  +3 unpriced  $0.178571429  1.24s  3.00s         -
+openai        12        2       1  1000     80%   70  $1.250000  +3 unpriced  $0.178571429  1.24s  3.00s         -
+total         24        2       1  1000     80%   70  $1.250000  +3 unpriced  $0.065789474  1.24s  3.00s         -
 
-since 1970-01-01T00:00:00.000Z; times are UTC";
-        assert_eq!(table(&sums, Some(0)), expected);
+since 1970-01-01 00:00; times are those of UTC";
+        let query = StatsQuery { since: Some(0), ..StatsQuery::of(StatsBy::Provider) };
+        assert_eq!(table(&sums, &query), expected);
         let nothing = Sums { rows: Vec::new(), total: row(StatsGroup::All) };
-        assert_eq!(table(&nothing, None), "no requests (all requests)");
+        assert_eq!(table(&nothing, &StatsQuery::of(StatsBy::Day)), "no requests (all requests)");
     }
 
     #[test]
     fn a_group_has_one_name_for_people_and_one_for_programs() {
-        assert_eq!(group_text(&StatsGroup::Begin(3_600_000_000)), "1970-01-01T01:00");
+        let zone = TimeZone::UTC;
+        assert_eq!(group_text(&StatsGroup::Begin(3_600_000_000), &zone), "1970-01-01 01:00");
         assert_eq!(group(&StatsGroup::Begin(3_600_000_000)), "1970-01-01T01:00:00.000Z");
         assert_eq!(group(&StatsGroup::Status(Some(429))), 429);
         assert_eq!(group(&StatsGroup::Name(None)), Value::Null);
-        assert_eq!(group_text(&StatsGroup::Status(None)), "-");
+        assert_eq!(group_text(&StatsGroup::Status(None), &zone), "-");
     }
 }

@@ -1,0 +1,309 @@
+//! Summing up rows of the log that do not change any more, some thousands at a time, by the writer between its batches.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use policy::TimestampUs;
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
+
+use super::{COUNTS, RAW, Sums, quarter};
+use crate::error::{Doing, Error};
+
+/// A row is left alone for so long: a refusal may still be folded into it.
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
+/// Summing up begins when so many rows wait: a sum over few rows is no shorter than they are.
+const ROWS_MIN: i64 = 4_096;
+/// Rows that are summed up in one transaction.
+const ROWS_STEP: i64 = 4_096;
+/// After a failure it can wait.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// When there is something to sum up.
+#[derive(Debug)]
+pub(crate) struct Rollup {
+    /// The newest row at some instant.
+    mark: Option<(Instant, i64)>,
+    /// Rows up to this one are settled.
+    settled: i64,
+    due: Instant,
+}
+
+/// What is alike in a sum.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    quarter: i64,
+    provider: Option<String>,
+    model: Option<String>,
+    agent: Option<String>,
+    status: Option<u16>,
+}
+
+impl Rollup {
+    pub(crate) fn new() -> Self {
+        Self { mark: None, settled: 0, due: Instant::now() }
+    }
+
+    /// Sums up some rows if enough of them have settled. Answers whether there are more.
+    ///
+    /// # Errors
+    /// SQLite's failure; it is tried again later.
+    pub(crate) fn step(&mut self, conn: &mut Connection, now: Instant) -> Result<bool, Error> {
+        if now < self.due {
+            return Ok(false);
+        }
+        if self.mark.is_none_or(|(at, _)| now.saturating_duration_since(at) >= SETTLED_AFTER) {
+            let newest = latest_seq(conn)?;
+            self.settled = self.mark.replace((now, newest)).map_or(self.settled, |(_, seq)| seq);
+        }
+        let has_more = sum_up(conn, self.settled).inspect_err(|_| self.due = now + RETRY_AFTER)?;
+        if !has_more {
+            self.due = now + Duration::from_secs(1);
+        }
+        Ok(has_more)
+    }
+}
+
+fn latest_seq(conn: &Connection) -> Result<i64, Error> {
+    let sql = "SELECT coalesce(max(seq), 0) FROM requests";
+    conn.prepare_cached(sql)
+        .and_then(|mut latest| latest.query_row([], |row| row.get(0)))
+        .doing("sum up the log")
+}
+
+/// Up to which row the log is summed up.
+pub(super) fn through(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("SELECT through_seq FROM request_sums_mark")?.query_row([], |row| row.get(0))
+}
+
+/// Sums up the next rows up to `settled`, if there are enough. Answers whether there are more.
+fn sum_up(conn: &mut Connection, settled: i64) -> Result<bool, Error> {
+    let doing = "sum up the log";
+    if settled - through(conn).doing(doing)? < ROWS_MIN {
+        return Ok(false);
+    }
+    let write = conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+    // Again under the lock: another process may have done it.
+    let from = through(&write).doing(doing)?;
+    let until = settled.min(from + ROWS_STEP);
+    let mut groups: HashMap<Key, Vec<Sums>> = HashMap::new();
+    collect(&write, (from, until), &mut groups)?;
+    insert(&write, &groups).doing(doing)?;
+    write.execute("UPDATE request_sums_mark SET through_seq = max(through_seq, ?1)", [until]).doing(doing)?;
+    write.commit().doing(doing)?;
+    Ok(settled - until >= ROWS_MIN)
+}
+
+fn collect(
+    conn: &Connection,
+    (from, until): (i64, i64),
+    groups: &mut HashMap<Key, Vec<Sums>>,
+) -> Result<(), Error> {
+    let doing = "sum up the log";
+    let sql = format!("SELECT {RAW} FROM requests WHERE seq > ?1 AND seq <= ?2");
+    let mut statement = conn.prepare_cached(&sql).doing(doing)?;
+    let mut rows = statement.query([from, until]).doing(doing)?;
+    while let Some(row) = rows.next().doing(doing)? {
+        let sums = groups.entry(key(row).doing(doing)?).or_insert_with(|| vec![Sums::default()]);
+        let Some(last) = sums.last_mut() else { continue };
+        let before = last.counts;
+        if last.add_request(row).doing(doing)?.is_err() {
+            // It begins another row, which holds what the first cannot.
+            last.counts = before;
+            let mut next = Sums::default();
+            next.add_request(row).doing(doing)??;
+            next.latencies = Default::default();
+            next.first_bytes = Default::default();
+            sums.push(next);
+        }
+    }
+    Ok(())
+}
+
+fn key(row: &Row<'_>) -> rusqlite::Result<Key> {
+    Ok(Key {
+        quarter: quarter(row.get("started_at_us")?),
+        provider: row.get("provider")?,
+        model: row.get("model")?,
+        agent: row.get("agent")?,
+        status: row.get("status")?,
+    })
+}
+
+fn insert(write: &Transaction<'_>, groups: &HashMap<Key, Vec<Sums>>) -> rusqlite::Result<()> {
+    let sql = format!(
+        "INSERT INTO request_sums (quarter_us, provider, model, agent, status, {}, latencies, first_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        COUNTS.join(", ")
+    );
+    let mut statement = write.prepare_cached(&sql)?;
+    for (key, sums) in groups.iter().flat_map(|(key, sums)| sums.iter().map(move |sums| (key, sums))) {
+        let Key { quarter, provider, model, agent, status } = key;
+        let counts = sums.counts.map(u64::cast_signed);
+        let [a, b, c, d, e, f, g, h, i] = counts;
+        let (latencies, first_bytes) = (sums.latencies.encode(), sums.first_bytes.encode());
+        statement.execute(params![
+            quarter,
+            provider,
+            model,
+            agent,
+            status,
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            g,
+            h,
+            i,
+            latencies,
+            first_bytes
+        ])?;
+    }
+    Ok(())
+}
+
+/// Deletes at most `batch` sums of quarters that ended before `cutoff`.
+pub(crate) fn forget_older_than(
+    conn: &Connection,
+    cutoff: TimestampUs,
+    batch: u32,
+) -> rusqlite::Result<usize> {
+    let sql = "DELETE FROM request_sums WHERE id IN
+                   (SELECT id FROM request_sums WHERE quarter_us < ?1 ORDER BY quarter_us LIMIT ?2)";
+    conn.prepare_cached(sql)?.execute(params![quarter(cutoff), batch])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{StatsBy, StatsQuery, Store};
+
+    /// Rows of some days, all kinds of them, written as fast as can be.
+    fn log(store: &Store, count: u32) {
+        store
+            .conn
+            .execute(
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+                 INSERT INTO requests (id, started_at_us, provider, method, path, model, agent, transport, is_streaming,
+                    status, outcome, usage_basis, input_tokens, cache_read_tokens, cache_write_5m_tokens,
+                    cache_write_1h_tokens, output_tokens, reasoning_tokens, cost_nano_usd, latency_us, first_byte_us,
+                    request_bytes, response_bytes, repeats)
+                 SELECT printf('%026d', i), i * 30000000, iif(i % 7, 'openai', NULL), 'POST', '/', 'm' || (i % 3),
+                    'a' || (i % 5), 'tcp', 0, iif(i % 11, 200, 403), iif(i % 11, 'completed', 'refused'), 'reported',
+                    i % 100, i % 10, 1, 2, i % 50, 0, iif(i % 13, i * 7, NULL), i * 17 % 900000, iif(i % 2, i, NULL),
+                    1, 1, 1 + i % 4
+                 FROM n",
+                [count],
+            )
+            .unwrap();
+    }
+
+    fn query(by: StatsBy, since: Option<i64>, until: Option<i64>) -> StatsQuery {
+        StatsQuery { since, until, by, ..StatsQuery::of(by) }
+    }
+
+    #[test]
+    fn what_is_summed_up_is_what_was_there_whatever_is_asked() {
+        let home = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
+        log(&store, 12_000);
+        let kinds =
+            [StatsBy::Provider, StatsBy::Model, StatsBy::Agent, StatsBy::Hour, StatsBy::Day, StatsBy::Status];
+        let spans = [
+            (None, None),
+            (Some(70_000_000_123), Some(200_000_000_456)),
+            (Some(90_000_000), Some(91_000_000)),
+            (Some(900_000_000), Some(1_800_000_000)),
+            (Some(300_000_000_000), None),
+        ];
+        let ask = |store: &Store| {
+            let all = kinds.iter().flat_map(|by| spans.map(|(since, until)| query(*by, since, until)));
+            all.map(|query| store.stats(&query).unwrap()).collect::<Vec<_>>()
+        };
+        let before = ask(&store);
+        assert_eq!(before[0].total.requests, (1..=12_000u64).map(|i| 1 + i % 4).sum::<u64>());
+        while sum_up(&mut store.conn, 10_000).unwrap() {}
+        assert_eq!(through(&store.conn).unwrap(), 8_192);
+        assert_eq!(ask(&store), before);
+    }
+
+    /// The log of ninety busy days. `cargo test --release -p storage -- --ignored --nocapture a_long_log`
+    #[test]
+    #[ignore = "writes two gigabytes"]
+    fn a_long_log_is_summed_up_at_once() {
+        let home = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
+        let rows: u32 = 5_000_000;
+        log(&store, 1);
+        store
+            .conn
+            .execute(
+                "WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+                 INSERT INTO requests (id, started_at_us, provider, route_class, method, path, model, agent,
+                    capability_id, transport, is_streaming, status, outcome, usage_basis, input_tokens,
+                    cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
+                    cost_nano_usd, latency_us, first_byte_us, request_bytes, response_bytes)
+                 SELECT printf('%026d', i), i * 1555200, 'provider' || (i % 20 % 4), 'generate', 'POST',
+                    '/v1/chat/completions', 'model-' || (i % 20 % 10), 'agent' || (i % 20), 'abcdefgh', 'tcp', 1,
+                    iif(i % 50, 200, 429), 'completed', 'reported', i % 90000, i % 8000, 0, 0, i % 4000, 0, i * 7,
+                    1000000 + i * 7919 % 30000000, 200000 + i * 104729 % 2000000, 9000, 20000 FROM n",
+                [rows],
+            )
+            .unwrap();
+        let time = |what: &str, store: &Store, query: &StatsQuery| {
+            let start = Instant::now();
+            assert!(store.stats(query).unwrap().total.requests > 0);
+            eprintln!("{what}: {:?}", start.elapsed());
+            start.elapsed()
+        };
+        let all = query(StatsBy::Model, None, None);
+        time("row by row", &store, &all);
+        let start = Instant::now();
+        while sum_up(&mut store.conn, rows.into()).unwrap() {}
+        eprintln!("summed up in {:?}", start.elapsed());
+        for by in
+            [StatsBy::Provider, StatsBy::Model, StatsBy::Agent, StatsBy::Status, StatsBy::Day, StatsBy::Hour]
+        {
+            assert!(time(&format!("{by:?}"), &store, &query(by, None, None)) < Duration::from_secs(2));
+        }
+        time("a month", &store, &query(StatsBy::Day, Some(1_000_000_000_000), Some(3_600_000_000_000)));
+    }
+
+    #[test]
+    fn rows_rest_before_they_are_summed_up_and_it_waits_until_they_are_many() {
+        let home = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
+        log(&store, 5_000);
+        let (mut rollup, start) = (Rollup::new(), Instant::now());
+        let mut at = |seconds: u64, store: &mut Store| {
+            rollup.step(&mut store.conn, start + Duration::from_secs(seconds)).unwrap();
+            through(&store.conn).unwrap()
+        };
+        assert_eq!(at(1, &mut store), 0);
+        assert_eq!(at(29, &mut store), 0);
+        assert_eq!(at(32, &mut store), 4_096);
+        assert_eq!(at(100, &mut store), 4_096, "the rest are few");
+    }
+
+    #[test]
+    fn a_sum_that_a_row_cannot_hold_goes_into_two() {
+        let home = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
+        log(&store, 4_200);
+        store.conn.execute_batch("DROP TRIGGER requests_are_not_edited").unwrap();
+        let huge = "UPDATE requests SET cost_nano_usd = 9000000000000000000 WHERE seq IN (1, 16, 31)";
+        store.conn.execute(huge, []).unwrap();
+        sum_up(&mut store.conn, 4_200).unwrap();
+        let kept: i64 = store
+            .conn
+            .query_row(
+                "SELECT count(*) FROM request_sums WHERE cost_nano_usd >= 9000000000000000000",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(kept, 3);
+        assert!(store.stats(&query(StatsBy::Day, None, None)).is_err());
+    }
+}
