@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::caller::live::Live;
 use crate::config::Config;
 use crate::fence::{Watch, Watched};
+use crate::metrics::Metrics;
 use crate::process::notify::Notifier;
 use crate::provider::credentials::KeyRing;
 use crate::provider::upstream::Upstream;
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) risk: RiskDesk,
     /// Where the owner is told of things.
     pub(crate) notifier: Notifier,
+    /// What is counted of requests, for whoever looks.
+    pub(crate) metrics: Metrics,
     /// How long answers were; what the next may need.
     pub(crate) lengths: AnswerLengths,
     /// Requests between their first phase and their settlement.
@@ -94,6 +97,7 @@ impl Shared {
             port,
             risk: RiskDesk::default(),
             notifier: Notifier::default(),
+            metrics: Metrics::default(),
             lengths: AnswerLengths::default(),
             in_flight: AtomicUsize::new(0),
             buffered_bytes: AtomicU64::new(0),

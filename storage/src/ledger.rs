@@ -46,6 +46,8 @@ pub struct Health {
     pub queued: usize,
     /// Rows of requests and refusals committed since the start; a folded refusal counts like any other.
     pub rows_written: u64,
+    /// Transactions in which they were.
+    pub batches: u64,
     /// Refusals that were not logged because they came faster than they could be written.
     pub refusals_dropped: u64,
     /// Rows that a constraint of the schema refused. Anything but zero is a fault of this program.
@@ -205,6 +207,7 @@ impl Ledger {
             slots_free: shared.slots_free.load(Ordering::Relaxed),
             queued: shared.queue.len(),
             rows_written: shared.rows_written.load(Ordering::Relaxed),
+            batches: shared.batches.load(Ordering::Relaxed),
             refusals_dropped: shared.refusals_dropped.load(Ordering::Relaxed),
             rows_rejected: shared.rows_rejected.load(Ordering::Relaxed),
             leaked: shared.leaked.load(Ordering::Relaxed),

@@ -270,6 +270,7 @@ impl Log {
                 let rejected = self.persist(batch)?;
                 self.shared.rows_rejected.fetch_add(rejected, Ordering::Relaxed);
                 self.shared.rows_written.fetch_add(rows - rejected, Ordering::Relaxed);
+                self.shared.batches.fetch_add(u64::from(any), Ordering::Relaxed);
                 self.shared.slots_free.fetch_add(settled, Ordering::Release);
                 self.shared.refusal_slots_free.fetch_add(refused, Ordering::Release);
             }

@@ -109,6 +109,7 @@ fn document(status: &DaemonStatus) -> Value {
         "version": status.version,
         "address": status.address,
         "socket": status.socket,
+        "metrics": status.metrics,
         "state": status.state,
         "started_at": timestamp(status.started_at_us),
         "in_flight": status.in_flight,
@@ -138,6 +139,7 @@ fn describe(status: &DaemonStatus, way_to_keys: &str) -> String {
     if !status.passthrough.is_empty() {
         lines.push(format!("logins     {} (the caller's own)", status.passthrough.join(", ")));
     }
+    lines.extend(status.metrics.iter().map(|url| format!("figures    {url}")));
     lines.extend([
         format!("in flight  {}", status.in_flight),
         format!("log        {}", status.log),

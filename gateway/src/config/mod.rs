@@ -38,6 +38,8 @@ pub struct Config {
     pub budget: Budget,
     /// Who hears of what.
     pub notifications: Notifications,
+    /// Where figures are shown.
+    pub metrics: Metrics,
     /// What follows from what is seen.
     pub risk: Risk,
     /// Every provider, built in or configured, by name; aliases are names of their own.
@@ -120,6 +122,15 @@ pub struct Logging {
     pub retention_days: Option<u32>,
 }
 
+/// `[metrics]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// The address of the listener; port 0 lets the system choose, and `None` is no listener.
+    pub listen: Option<SocketAddr>,
+    /// Whether somebody asked for that address. One that nobody asked for may be taken.
+    pub is_set: bool,
+}
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -195,11 +206,11 @@ impl Config {
             logging: read_logging(&mut reader, &mut root, home),
             budget: budget::read_budget(&mut reader, &mut root),
             notifications: notifications::read(&mut reader, &mut root),
+            metrics: read_metrics(&mut reader, &mut root),
             risk: risk::read_risk(&mut reader, &mut root),
             providers: providers::read(&mut reader, &mut root, home),
             notes: Vec::new(),
         };
-        read_metrics(&mut reader, &mut root);
         read_former_tables(&mut root, &mut notes);
         reader.finish(root);
         let faults = reader.into_faults();
@@ -216,6 +227,7 @@ impl Config {
             ("daemon.shutdown_grace", new.shutdown_grace != old.shutdown_grace),
             ("limits.connections", self.limits.connections != running.limits.connections),
             ("limits.header", self.limits.header_bytes != running.limits.header_bytes),
+            ("metrics.listen", self.metrics.listen != running.metrics.listen),
             ("logging.db_path", self.logging.db_path != running.logging.db_path),
             ("logging.retention_days", self.logging.retention_days != running.logging.retention_days),
         ];
@@ -342,16 +354,25 @@ fn read_logging(reader: &mut Reader<'_>, root: &mut Section<'_>, home: &Path) ->
     Logging { db_path: expand(&path, home), retention_days: (days > 0).then_some(days) }
 }
 
-fn read_metrics(reader: &mut Reader<'_>, root: &mut Section<'_>) {
+fn read_metrics(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Metrics {
     let mut section = reader.section(root, "metrics");
-    reader.value(&mut section, "listen", |value| {
-        if text(value)?.is_empty() {
-            Ok(())
+    let listen = reader.value(&mut section, "listen", |value| {
+        let typed = text(value)?;
+        if typed.is_empty() {
+            return Ok(None);
+        }
+        let address: SocketAddr =
+            typed.parse().map_err(|_| "must be an address such as \"127.0.0.1:9472\", or \"\" for none")?;
+        // Figures name agents and what they spend, and nobody is asked who he is.
+        if address.ip().is_loopback() {
+            Ok(Some(address))
         } else {
-            Err("this version has no metrics listener; only \"\" is understood".to_owned())
+            Err("must be an address of this machine alone".into())
         }
     });
     reader.finish(section);
+    let default = Some(SocketAddr::from(([127, 0, 0, 1], 9472)));
+    Metrics { listen: listen.unwrap_or(default), is_set: listen.is_some() }
 }
 
 /// A path of the configuration: absolute, or under the home. `~/.tokfence` is the home, wherever it is.

@@ -90,6 +90,9 @@ pub struct DaemonStatus {
     pub address: String,
     /// The Unix socket it serves.
     pub socket: String,
+    /// Where figures for Prometheus are, if anywhere.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// `ok`, `locked`, or `killed` while the kill switch is on.
     pub state: String,
     /// Whether the keys are not loaded.

@@ -4,6 +4,7 @@
 //! is told why.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -79,6 +80,7 @@ pub(crate) struct Place {
     pub(crate) config_path: PathBuf,
     pub(crate) address: String,
     pub(crate) socket: PathBuf,
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// Builds a snapshot of a configuration and the rules in the database.
@@ -304,6 +306,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: self.place.address.clone(),
             socket: self.place.socket.display().to_string(),
+            metrics: self.place.metrics.map(|address| format!("http://{address}/metrics")),
             state: self.shared.health().to_owned(),
             is_locked: self.shared.is_locked(),
             killed: rules.killed.as_ref().map(|revocation| revoked("", revocation)),

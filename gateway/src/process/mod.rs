@@ -5,4 +5,5 @@ pub mod control;
 pub(crate) mod runs;
 pub(crate) mod notify;
 pub(crate) mod daemon;
+mod bound;
 pub(crate) mod server;

@@ -22,8 +22,10 @@ use tokio::task::JoinHandle;
 use vault::Vault;
 use zeroize::Zeroizing;
 
-use crate::caller::listen::{Acceptor, ListenError, Listener, bind_tcp, bind_unix};
+use crate::caller::listen::{Acceptor, ListenError, Listener};
 use crate::config::{Config, ConfigError, Limits};
+use crate::metrics;
+use crate::process::bound::Bound;
 use crate::process::control::{Command, Reply};
 use crate::process::daemon::{Daemon, DaemonError, Place, load_snapshot};
 use crate::process::home::{Home, HomeError, make_private_dir};
@@ -191,7 +193,8 @@ async fn run(
     check_certificates()?;
     let mut signals = Signals::listen()?;
     let bound = Bound::new(&config, &options.home)?;
-    let (daemon_config, limits, notes) = (config.daemon.clone(), config.limits.clone(), config.notes.clone());
+    let (daemon_config, limits) = (config.daemon.clone(), config.limits.clone());
+    let notes = [config.notes.clone(), bound.notes].concat();
     let (rules_watch, rules) = RulesWatch::start(store)?;
     let snapshot = load_snapshot(config, rules)?;
     let shared = Arc::new(Shared::new(snapshot, rules_watch, ledger, bound.address.port()));
@@ -201,6 +204,7 @@ async fn run(
         config_path: options.config_path,
         address: address.clone(),
         socket: daemon_config.socket_path.clone(),
+        metrics: bound.metrics.as_ref().map(|(_, address)| *address),
     };
     let daemon = Arc::new(Daemon::new(shared.clone(), place, options.vault));
 
@@ -211,6 +215,9 @@ async fn run(
     runs::look(&daemon, false).await;
     let runs = tokio::spawn(runs::watch(daemon.clone()));
     let notifier = tokio::spawn(tell_warnings(daemon.clone()));
+    let metrics = bound
+        .metrics
+        .map(|(listener, address)| tokio::spawn(metrics::serve(listener, address.port(), shared.clone())));
     let service = Service::start(shared.clone(), bound.data, daemon_config.threads, &limits);
     let socket = daemon_config.socket_path;
     let (state, is_locked) = (shared.health(), shared.is_locked());
@@ -225,6 +232,7 @@ async fn run(
     }
     watcher.abort();
     notifier.abort();
+    metrics.inspect(|metrics| metrics.abort());
     runs.abort();
     control.abort();
     daemon.tell_warnings();
@@ -241,38 +249,6 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, bound.port())
-}
-
-/// Everything that is listened on, bound before anything is served.
-struct Bound {
-    address: SocketAddr,
-    data: [Listener; 2],
-    control: UnixListener,
-    names: [SocketName; 2],
-}
-
-/// The name of a socket that this process bound. It is removed when the daemon ends, or does not get to serve.
-struct SocketName(PathBuf);
-
-impl Drop for SocketName {
-    fn drop(&mut self) {
-        // A socket that is gone already is as good as one removed.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-impl Bound {
-    fn new(config: &Config, home: &Home) -> Result<Self, ServeError> {
-        let tcp = bind_tcp(config.daemon.listen)?;
-        let address = tcp.local_addr();
-        let address = address.map_err(|source| ServeError::Io { doing: "read the bound address", source })?;
-        let socket_path = config.daemon.socket_path.clone();
-        let unix = bind_unix(&socket_path, 0o660)?;
-        let unix_name = SocketName(socket_path);
-        let control = bind_unix(&home.control_socket(), 0o600)?;
-        let names = [unix_name, SocketName(home.control_socket())];
-        Ok(Self { address, data: [Listener::Tcp(tcp), Listener::Unix(unix)], control, names })
-    }
 }
 
 /// The data listeners at work.

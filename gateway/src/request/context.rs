@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header;
@@ -38,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) id: RequestId,
     pub(crate) started_at: TimestampUs,
     started: Instant,
+    /// How much of the time was spent waiting for the caller.
+    pub(super) waited: Duration,
     pub(crate) facts: Facts,
     pub(crate) body: StoredBody,
     /// What it holds of the limits on rates.
@@ -138,6 +140,7 @@ impl Context {
             connection: Arc::new(Connection::tcp(false)),
             started_at,
             started: Instant::now(),
+            waited: Duration::ZERO,
             facts: Facts::default(),
             body: StoredBody::default(),
             permit: None,
@@ -195,6 +198,12 @@ impl Context {
         }
     }
 
+    /// All is done that is done before the provider is asked.
+    pub(super) fn prepared(&self) {
+        let took = self.started.elapsed().saturating_sub(self.waited);
+        self.shared.metrics.prepared(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
     fn elapsed_us(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
@@ -220,6 +229,7 @@ impl Context {
                 let row = self.row(Some(&reserved.reservation));
                 let used = used(&row.usage, row.cost);
                 self.look_at_spending(row.cost);
+                self.count(&row);
                 if let Some(permit) = self.permit.take() {
                     permit.finish(row.usage.total());
                 }
@@ -233,6 +243,7 @@ impl Context {
             Stage::Received => {
                 let row = self.row(None);
                 self.release_rates();
+                self.count(&row);
                 self.shared.ledger.record_refusal(row);
             }
             Stage::Settled | Stage::Unlogged => {}
@@ -275,6 +286,14 @@ impl Context {
             response_bytes: self.response_bytes,
             output_limit: self.output_limit,
         }
+    }
+
+    fn count(&self, row: &RequestRow) {
+        let (provider, model) = (self.facts.provider.as_ref(), row.model.as_ref().map(LogText::as_str));
+        let price = provider
+            .zip(model)
+            .and_then(|(provider, model)| self.snapshot.prices.resolve(&provider.prices, model));
+        self.shared.metrics.settled(row, price.is_some());
     }
 
     fn outcome(&self) -> (Outcome, Option<Cow<'static, str>>) {

@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorSource, ErrorType};
@@ -89,7 +90,9 @@ impl Gateway {
         self.shared.keys.load().credential_for(&upstream.provider)?;
 
         let limits = &snapshot.config.limits;
+        let asked_at = Instant::now();
         ctx.body = body::read(session, &self.shared, limits).await?;
+        ctx.waited += asked_at.elapsed();
         ctx.read_body(session.req_header())?;
         // A body can take long to arrive; what was taken back in the meantime does not go on, and budgets that were
         // set in the meantime hold.
@@ -101,6 +104,7 @@ impl Gateway {
         let plan = admit(ctx, capability)?;
         ctx.take_tokens()?;
         let reservation = self.reserve(plan).await?;
+        ctx.prepared();
         ctx.reserved(reservation, upstream, route.upstream_target)?;
         Ok(Decision::Proxy)
     }
@@ -143,6 +147,7 @@ impl Gateway {
         denial: &Denial,
     ) -> pingora::Result<bool> {
         ctx.answer = Answer::Refused(denial.code());
+        ctx.shared.metrics.refused(denial.code());
         ctx.look_at_denial(&session.req_header().headers, denial);
         ctx.release_rates();
         body::drain(session).await;
@@ -236,6 +241,19 @@ impl ProxyHttp for Gateway {
             error.set_retry(true);
         }
         error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        ctx.shared.metrics.connected(reused);
+        Ok(())
     }
 
     async fn upstream_request_filter(

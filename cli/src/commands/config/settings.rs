@@ -40,6 +40,9 @@ pub(super) fn settings(config: &Config, document: &DocumentMut) -> Vec<Setting> 
             is_in_file: document.get(section).and_then(|section| section.get(key)).is_some(),
         })
         .collect();
+    let listen = config.metrics.listen.map_or_else(String::new, |address| address.to_string());
+    let is_in_file = config.metrics.is_set;
+    all.push(Setting { key: "metrics.listen".to_owned(), value: json!(listen), is_in_file });
     all.extend(of_risk(config, document));
     for provider in each_once(config) {
         let names = std::iter::once(&provider.id).chain(&provider.aliases);

@@ -67,7 +67,7 @@ impl Stage {
         let home = Home::new(place.join("home"));
         home.prepare()?;
         let config = format!(
-            "[daemon]\nport = 0\n\n[providers.openai]\nupstream = \"{}\"\nlocal = true\n",
+            "[daemon]\nport = 0\n\n[metrics]\nlisten = \"\"\n\n[providers.openai]\nupstream = \"{}\"\nlocal = true\n",
             mock.url()
         );
         let written = std::fs::write(home.config(), config);

@@ -210,6 +210,7 @@ mod tests {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: "127.0.0.1:9471".to_owned(),
             socket: "/nowhere/tokfence.sock".to_owned(),
+            metrics: None,
             state: "ok".to_owned(),
             is_locked: false,
             killed: None,

@@ -231,6 +231,8 @@ impl Drop for Home {
 pub(crate) struct Setup {
     /// Lines of `[daemon]`.
     pub(crate) daemon: String,
+    /// Where figures are shown.
+    pub(crate) metrics: &'static str,
     /// Tables after it.
     pub(crate) tables: String,
     /// Lines in the table of every provider.
@@ -243,6 +245,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             daemon: "shutdown_grace = \"5s\"".to_owned(),
+            metrics: "",
             tables: String::new(),
             provider: String::new(),
             is_unlocked: true,
@@ -259,8 +262,10 @@ impl Setup {
 
     /// The configuration: every provider of the tests is at `upstream`.
     pub(crate) fn config(&self, upstream: &str) -> String {
-        let mut text =
-            format!("[daemon]\nport = 0\n{}\n[metrics]\nlisten = \"\"\n{}\n", self.daemon, self.tables);
+        let mut text = format!(
+            "[daemon]\nport = 0\n{}\n[metrics]\nlisten = \"{}\"\n{}\n",
+            self.daemon, self.metrics, self.tables
+        );
         let local = [("ollama", "")];
         let keyed = KEYS.iter().map(|key| (key.provider, key.base_path));
         for (provider, base_path) in keyed.chain(local) {

@@ -1,0 +1,52 @@
+//! The listener for figures. It tells nothing that is secret and changes nothing; a web page that found it could still
+//! read it, so the same rules hold for `Host` and `Origin` as where requests come in.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{Encoder, TEXT_FORMAT, TextEncoder};
+use tokio::net::TcpListener;
+
+use super::collect::collect;
+use crate::request::boundary;
+use crate::state::Shared;
+
+/// Serves until the task is dropped.
+pub(crate) async fn serve(listener: TcpListener, port: u16, shared: Arc<Shared>) {
+    let guarded = middleware::from_fn_with_state((shared.clone(), port), guard);
+    let routes = Router::new().route("/metrics", get(metrics)).layer(guarded).with_state(shared);
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "figures are not shown any more");
+    }
+}
+
+async fn guard(State((shared, port)): State<(Arc<Shared>, u16)>, request: Request, next: Next) -> Response {
+    let config = shared.snapshot.load().config.clone();
+    if request.headers().get_all(header::HOST).iter().count() != 1 {
+        return (StatusCode::BAD_REQUEST, "one Host is needed").into_response();
+    }
+    match boundary::check(&config.daemon, port, request.method(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(denial) => (StatusCode::FORBIDDEN, denial.to_string()).into_response(),
+    }
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    // It reads the database, which the threads that serve requests do not wait for.
+    let text = tokio::task::spawn_blocking(move || {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&collect(&shared), &mut text).map(|()| text)
+    });
+    match text.await {
+        Ok(Ok(text)) => {
+            let kind = (header::CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
+            ([kind, (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], text).into_response()
+        }
+        Ok(Err(_)) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
