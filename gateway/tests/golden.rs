@@ -111,12 +111,26 @@ fn as_json(metered: &Metered) -> Value {
 }
 
 fn usage_as_json(usage: Usage) -> Value {
-    json!({
+    let mut out = json!({
         "input": usage.input,
         "cache_read": usage.cache_read,
         "cache_write_5m": usage.cache_write_5m,
         "cache_write_1h": usage.cache_write_1h,
         "output": usage.output,
         "reasoning": usage.reasoning,
-    })
+    });
+    for (name, count) in [
+        ("audio_input", usage.audio_input),
+        ("audio_cache_read", usage.audio_cache_read),
+        ("audio_output", usage.audio_output),
+        ("image_input", usage.image_input),
+        ("image_cache_read", usage.image_cache_read),
+        ("image_output", usage.image_output),
+        ("searches", usage.searches),
+    ] {
+        if count > 0 {
+            out[name] = json!(count);
+        }
+    }
+    out
 }

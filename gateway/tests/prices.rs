@@ -1,7 +1,7 @@
 //! The embedded price list: it loads, says where it comes from, and costs what the providers' pages say.
 
 use gateway::embedded_prices;
-use policy::{NanoUsd, Rates, Usage};
+use policy::{NanoUsd, Part, Rates, Usage};
 
 /// The cost of a usage in nano-dollars, under a price that must be in the list.
 #[track_caller]
@@ -9,7 +9,7 @@ fn check_cost(provider: &str, model: &str, usage: Usage, nanos: i64) {
     let table = embedded_prices();
     let resolved = table.resolve(provider, model);
     let price = resolved.unwrap_or_else(|| panic!("no price for {provider}/{model}")).price;
-    assert_eq!(price.cost(&usage), Ok(NanoUsd::from_nanos(nanos)), "{provider}/{model}");
+    assert_eq!(price.cost(&usage, None), Ok(NanoUsd::from_nanos(nanos)), "{provider}/{model}");
 }
 
 #[test]
@@ -116,24 +116,39 @@ fn every_built_in_provider_with_a_price_list_has_models() {
 #[test]
 fn nothing_is_free_and_no_long_context_is_cheaper() {
     for (provider, model, price) in embedded_prices().iter() {
-        let tiers = price.tiers.iter().map(|tier| &tier.rates);
-        for rates in std::iter::once(&price.rates).chain(tiers) {
-            check_rates(provider, model, rates, &price.rates);
+        let ordinary = &price.ordinary;
+        for (name, ladder) in price.service_tiers.iter().map(|(name, ladder)| (name.as_str(), ladder)) {
+            let cheaper = matches!(name, "batch" | "flex");
+            let is_cheaper = |part| ladder.rates.get(part) <= ordinary.rates.get(part);
+            assert!(
+                !cheaper || is_cheaper(Part::Input) && is_cheaper(Part::Output),
+                "{provider}/{model} {name}"
+            );
         }
-        assert!(price.tiers.iter().all(|tier| tier.above_input_tokens >= 1_000), "{provider}/{model}");
+        for ladder in price.service_tiers.values().chain([ordinary]) {
+            let steps = ladder.tiers.iter().map(|tier| &tier.rates);
+            for rates in std::iter::once(&ladder.rates).chain(steps) {
+                check_rates(provider, model, rates, &ladder.rates);
+            }
+            assert!(ladder.tiers.iter().all(|tier| tier.above_input_tokens >= 1_000), "{provider}/{model}");
+        }
     }
 }
 
 #[track_caller]
 fn check_rates(provider: &str, model: &str, rates: &Rates, base: &Rates) {
     let is_embedding = ["emb", "bge", "gte", "UAE"].iter().any(|part| model.contains(part));
-    assert!(is_embedding || rates.output.nanos_per_mtok() > 0, "{provider}/{model} answers for nothing");
-    for rate in [rates.input, rates.cache_read(), rates.cache_write_5m(), rates.cache_write_1h()] {
+    assert!(is_embedding || rates.output().nanos_per_mtok() > 0, "{provider}/{model} answers for nothing");
+    let tokens = Part::ALL.into_iter().filter(|part| !part.is_by_the_piece() && !part.is_output());
+    for rate in tokens.map(|part| rates.get(part)) {
         assert!(rate.nanos_per_mtok() > 0, "{provider}/{model}");
     }
-    assert!(rates.input >= base.input && rates.output >= base.output, "{provider}/{model}");
-    assert!(rates.cache_read() <= rates.input, "{provider}/{model}: the cache costs more than no cache");
-    assert!(rates.cache_write_1h() >= rates.cache_write_5m(), "{provider}/{model}");
+    assert!(rates.input() >= base.input() && rates.output() >= base.output(), "{provider}/{model}");
+    assert!(
+        rates.get(Part::CacheRead) <= rates.input(),
+        "{provider}/{model}: the cache costs more than no cache"
+    );
+    assert!(rates.get(Part::CacheWrite1h) >= rates.get(Part::CacheWrite5m), "{provider}/{model}");
     // A thousand dollars a million tokens: no model costs that; a wrong power of ten does.
-    assert!(rates.output.nanos_per_mtok() < 1_000 * 1_000_000_000, "{provider}/{model}");
+    assert!(rates.output().nanos_per_mtok() < 1_000 * 1_000_000_000, "{provider}/{model}");
 }

@@ -4,6 +4,7 @@
 //! limit is no limit. All faults of a file are reported at once, with their lines.
 
 mod budget;
+mod prices;
 mod providers;
 mod reader;
 
@@ -16,6 +17,7 @@ use policy::ProviderId;
 
 use crate::provider::catalogue::{AuthStyle, Provider};
 pub use budget::{Budget, Notifications, Reserve, UnknownModel};
+pub use prices::{PriceOrigin, Prices, PricesError, embedded_prices};
 pub use reader::{Fault, parse_duration};
 use reader::{Reader, Section, boolean, duration, integer, size, text, texts};
 

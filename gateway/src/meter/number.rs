@@ -37,6 +37,12 @@ pub(super) fn usd(text: &[u8]) -> Option<NanoUsd> {
     NanoUsd::try_from(nanos).ok()
 }
 
+/// Reads an amount in xAI's ticks, of which a dollar has ten billion, rounded up to a whole nano-dollar.
+pub(super) fn usd_ticks(text: &[u8]) -> Option<NanoUsd> {
+    let (nanos, _) = Decimal::parse(text)?.scaled(-1)?;
+    NanoUsd::try_from(nanos).ok()
+}
+
 /// A number that is not negative: `digits` × 10^`exponent`, and a little more if digits had to be dropped.
 #[derive(Clone, Copy, Debug, Default)]
 struct Decimal {

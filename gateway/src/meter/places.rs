@@ -25,6 +25,15 @@ pub(super) enum Place {
     Usage,
     InputDetails,
     OutputDetails,
+    /// What the tokens from a cache were.
+    CacheDetails,
+    /// Gemini's lists of what the tokens were: of the input, of what of it was cached, of the output.
+    Modalities(Whole),
+    /// What an entry of such a list is about, and its count.
+    Modality(Whole),
+    ModalityCount(Whole),
+    /// Anthropic's `server_tool_use`.
+    ServerTools,
     CacheCreation,
     /// Cohere's `billed_units` and its `tokens`, of which the first are the ones to pay.
     Billed,
@@ -34,15 +43,27 @@ pub(super) enum Place {
     Count(Counted),
     /// `usage.cost`: an amount, or with Perplexity an object.
     Cost,
+    /// xAI's `cost_in_usd_ticks`.
+    CostTicks,
     IsByok,
     UpstreamCost,
     Model,
     ServiceTier,
+    /// Anthropic's `speed`, which is priced like a tier.
+    Speed,
     /// The event's type.
     Type,
     FinishReason,
     Done,
     Error,
+}
+
+/// Which tokens a list of modalities splits up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whole {
+    Input,
+    Cached,
+    Output,
 }
 
 /// The counts that reports are made of.
@@ -66,10 +87,19 @@ pub(super) enum Counted {
     ToolInput,
     UnbilledInput,
     UnbilledOutput,
+    /// Parts of the input, cached ones included; of what was cached; and of the output.
+    AudioInput,
+    ImageInput,
+    AudioCached,
+    ImageCached,
+    AudioOutput,
+    ImageOutput,
+    /// Searches of the web, which are no tokens.
+    Searches,
 }
 
 impl Counted {
-    pub(super) const COUNT: usize = Self::UnbilledOutput as usize + 1;
+    pub(super) const COUNT: usize = Self::Searches as usize + 1;
 }
 
 /// The place of the member `key` of the object at `object`.
@@ -117,6 +147,13 @@ fn openai(object: Place, key: &[u8]) -> Place {
         // `cache_write_tokens` is OpenRouter's; they are among the prompt tokens, like the cached ones.
         (Place::InputDetails, b"cached_tokens") => Place::Count(Counted::CacheRead),
         (Place::InputDetails, b"cache_write_tokens") => Place::Count(Counted::CacheWrite),
+        (Place::InputDetails, b"audio_tokens") => Place::Count(Counted::AudioInput),
+        (Place::InputDetails, b"image_tokens") => Place::Count(Counted::ImageInput),
+        (Place::InputDetails, b"cached_tokens_details") => Place::CacheDetails,
+        (Place::CacheDetails, b"audio_tokens") => Place::Count(Counted::AudioCached),
+        (Place::CacheDetails, b"image_tokens") => Place::Count(Counted::ImageCached),
+        (Place::OutputDetails, b"audio_tokens") => Place::Count(Counted::AudioOutput),
+        (Place::OutputDetails, b"image_tokens") => Place::Count(Counted::ImageOutput),
         (Place::OutputDetails, b"reasoning_tokens") => Place::Count(Counted::Reasoning),
         (Place::Cost, b"total_cost") => Place::Cost,
         (Place::CostDetails, b"upstream_inference_cost") => Place::UpstreamCost,
@@ -129,8 +166,11 @@ fn openai_usage(key: &[u8]) -> Place {
         b"prompt_tokens" | b"input_tokens" => Place::Count(Counted::Input),
         b"completion_tokens" | b"output_tokens" => Place::Count(Counted::Output),
         b"total_tokens" => Place::Count(Counted::Total),
-        b"prompt_tokens_details" | b"input_tokens_details" => Place::InputDetails,
-        b"completion_tokens_details" | b"output_tokens_details" => Place::OutputDetails,
+        // The names with one `token` are the Realtime and transcription APIs'.
+        b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details" => Place::InputDetails,
+        b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details" => {
+            Place::OutputDetails
+        }
         // DeepSeek's, Moonshot's, Mistral's.
         b"prompt_cache_hit_tokens" | b"cached_tokens" | b"num_cached_tokens" => {
             Place::Count(Counted::CacheRead)
@@ -138,6 +178,7 @@ fn openai_usage(key: &[u8]) -> Place {
         b"cost" => Place::Cost,
         b"cost_details" => Place::CostDetails,
         b"is_byok" => Place::IsByok,
+        b"cost_in_usd_ticks" => Place::CostTicks,
         _ => Place::Nowhere,
     }
 }
@@ -153,6 +194,9 @@ fn anthropic(object: Place, key: &[u8]) -> Option<Place> {
         (Place::Usage, b"cache_creation_input_tokens") => Place::Count(Counted::CacheWrite),
         (Place::Usage, b"cache_creation") => Place::CacheCreation,
         (Place::Usage, b"service_tier") => Place::ServiceTier,
+        (Place::Usage, b"speed") => Place::Speed,
+        (Place::Usage, b"server_tool_use") => Place::ServerTools,
+        (Place::ServerTools, b"web_search_requests") => Place::Count(Counted::Searches),
         (Place::OutputDetails, b"thinking_tokens") => Place::Count(Counted::Reasoning),
         (Place::CacheCreation, b"ephemeral_5m_input_tokens") => Place::Count(Counted::CacheWrite5m),
         (Place::CacheCreation, b"ephemeral_1h_input_tokens") => Place::Count(Counted::CacheWrite1h),
@@ -175,6 +219,11 @@ fn google(object: Place, key: &[u8]) -> Option<Place> {
         (Place::Usage, b"toolUsePromptTokenCount") => Place::Count(Counted::ToolInput),
         (Place::Usage, b"cachedContentTokenCount") => Place::Count(Counted::CacheRead),
         (Place::Usage, b"totalTokenCount") => Place::Count(Counted::Total),
+        (Place::Usage, b"promptTokensDetails") => Place::Modalities(Whole::Input),
+        (Place::Usage, b"cacheTokensDetails") => Place::Modalities(Whole::Cached),
+        (Place::Usage, b"candidatesTokensDetails") => Place::Modalities(Whole::Output),
+        (Place::Modalities(whole), b"modality") => Place::Modality(whole),
+        (Place::Modalities(whole), b"tokenCount") => Place::ModalityCount(whole),
         _ => return None,
     })
 }

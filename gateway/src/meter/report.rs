@@ -3,10 +3,13 @@
 use policy::{NanoUsd, Usage};
 
 use super::number::{self, Count};
-use super::places::{self, Counted, Place};
+use super::places::{self, Counted, Place, Whole};
 use super::{Ending, Metered};
 use crate::wire::tokens::{Container, Leaves, Text};
 use crate::wire::{Framing, WireFormat};
+
+/// Anthropic's faster mode, which has rates of its own; the tier beside it is the ordinary one.
+const FAST: &str = "fast";
 
 /// What was read so far. Of everything but the text, the last value holds.
 #[derive(Debug)]
@@ -19,9 +22,26 @@ pub(super) struct Report {
     is_byok: bool,
     model: Option<String>,
     service_tier: Option<String>,
+    is_fast: bool,
+    /// What is known of the entry of a list of modalities that goes by.
+    entry: Entry,
     text_bytes: u64,
     ending: Ending,
     has_bad_numbers: bool,
+}
+
+/// An entry of Gemini's lists of modalities; its members may come in any order.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    modality: Option<Modality>,
+    count: Option<Count>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Modality {
+    Audio,
+    Image,
+    Other,
 }
 
 impl Report {
@@ -35,10 +55,16 @@ impl Report {
             is_byok: false,
             model: None,
             service_tier: None,
+            is_fast: false,
+            entry: Entry::default(),
             text_bytes: 0,
             ending: Ending::Open,
             has_bad_numbers: false,
         }
+    }
+
+    pub(super) fn served_in(self, service_tier: Option<&str>) -> Self {
+        Self { service_tier: service_tier.map(str::to_owned), ..self }
     }
 
     pub(super) fn output_text_bytes(&self) -> u64 {
@@ -49,7 +75,7 @@ impl Report {
         Metered {
             usage: self.usage(),
             model: self.model.clone(),
-            service_tier: self.service_tier.clone(),
+            service_tier: if self.is_fast { Some(FAST.to_owned()) } else { self.service_tier.clone() },
             reported_cost: self.reported_cost(),
             output_text_bytes: self.text_bytes,
             ending: self.ending,
@@ -76,7 +102,24 @@ impl Report {
         let listed = kinds.input_total().saturating_add(output);
         let output = output.saturating_add(self.or_zero(Counted::Total).saturating_sub(listed));
         let reasoning = self.or_zero(Counted::Reasoning).saturating_add(self.or_zero(Counted::Thoughts));
-        Some(Usage { output, reasoning: reasoning.min(output), ..kinds })
+        let usage = Usage { output, reasoning: reasoning.min(output), ..kinds };
+        Some(self.with_parts(usage))
+    }
+
+    /// The same usage, with what its tokens were. Of the input, what came from a cache is left out.
+    fn with_parts(&self, usage: Usage) -> Usage {
+        let uncached = |all, cached| self.or_zero(all).saturating_sub(self.or_zero(cached));
+        let cached = |counted| self.or_zero(counted).min(usage.cache_read);
+        Usage {
+            audio_input: uncached(Counted::AudioInput, Counted::AudioCached).min(usage.input),
+            image_input: uncached(Counted::ImageInput, Counted::ImageCached).min(usage.input),
+            audio_cache_read: cached(Counted::AudioCached),
+            image_cache_read: cached(Counted::ImageCached),
+            audio_output: self.or_zero(Counted::AudioOutput).min(usage.output),
+            image_output: self.or_zero(Counted::ImageOutput).min(usage.output),
+            searches: self.or_zero(Counted::Searches),
+            ..usage
+        }
     }
 
     /// Cohere's unbilled tokens where none are billed; a total, which is all that some embedding endpoints report.
@@ -110,8 +153,12 @@ impl Report {
     }
 
     fn count(&mut self, counted: Counted, text: Text<'_>) {
+        self.take(counted, text.whole().map_or(Count::Bad, number::count));
+    }
+
+    fn take(&mut self, counted: Counted, count: Count) {
         let slot = &mut self.counts[counted as usize];
-        match text.whole().map_or(Count::Bad, number::count) {
+        match count {
             Count::Is(count) => *slot = Some(count),
             Count::Clamped(count) => {
                 *slot = Some(count);
@@ -122,9 +169,25 @@ impl Report {
         }
     }
 
-    fn usd(&mut self, text: Text<'_>) -> Option<NanoUsd> {
+    /// Takes an entry of a list of modalities, once both of its members have gone by.
+    fn take_entry(&mut self, whole: Whole) {
+        let (Some(modality), Some(count)) = (self.entry.modality, self.entry.count) else { return };
+        self.entry = Entry::default();
+        let counted = match (whole, modality) {
+            (Whole::Input, Modality::Audio) => Counted::AudioInput,
+            (Whole::Input, Modality::Image) => Counted::ImageInput,
+            (Whole::Cached, Modality::Audio) => Counted::AudioCached,
+            (Whole::Cached, Modality::Image) => Counted::ImageCached,
+            (Whole::Output, Modality::Audio) => Counted::AudioOutput,
+            (Whole::Output, Modality::Image) => Counted::ImageOutput,
+            (_, Modality::Other) => return,
+        };
+        self.take(counted, count);
+    }
+
+    fn usd(&mut self, text: Text<'_>, read: fn(&[u8]) -> Option<NanoUsd>) -> Option<NanoUsd> {
         let text = text.whole().filter(|text| *text != b"null");
-        let amount = text.and_then(number::usd);
+        let amount = text.and_then(read);
         self.has_bad_numbers |= text.is_some() && amount.is_none();
         amount
     }
@@ -166,6 +229,7 @@ impl Leaves for Report {
         match place {
             Place::Error => self.ending = Ending::Error,
             Place::Count(_) => self.has_bad_numbers = true,
+            Place::Modalities(_) => self.entry = Entry::default(),
             _ => {}
         }
     }
@@ -179,10 +243,21 @@ impl Leaves for Report {
             Place::ServiceTier if self.service_tier.as_deref().map(str::as_bytes) != text.whole() => {
                 self.service_tier = name();
             }
+            Place::Speed => self.is_fast = text.whole() == Some(FAST.as_bytes()),
+            Place::Modality(whole) => {
+                self.entry.modality = Some(match text.whole() {
+                    Some(b"AUDIO") => Modality::Audio,
+                    Some(b"IMAGE") => Modality::Image,
+                    _ => Modality::Other,
+                });
+                self.take_entry(whole);
+            }
             Place::Type => self.event_type(text),
             Place::FinishReason => self.complete(),
             Place::Error => self.ending = Ending::Error,
-            Place::Count(_) | Place::Cost | Place::UpstreamCost => self.has_bad_numbers = true,
+            Place::Count(_) | Place::Cost | Place::CostTicks | Place::UpstreamCost => {
+                self.has_bad_numbers = true
+            }
             _ => {}
         }
     }
@@ -190,8 +265,15 @@ impl Leaves for Report {
     fn scalar(&mut self, place: Place, text: Text<'_>) {
         match place {
             Place::Count(counted) => self.count(counted, text),
-            Place::Cost => self.cost = self.usd(text).or(self.cost),
-            Place::UpstreamCost => self.upstream_cost = self.usd(text).or(self.upstream_cost),
+            Place::ModalityCount(whole) => {
+                self.entry.count = Some(text.whole().map_or(Count::Bad, number::count));
+                self.take_entry(whole);
+            }
+            Place::Cost => self.cost = self.usd(text, number::usd).or(self.cost),
+            Place::CostTicks => self.cost = self.usd(text, number::usd_ticks).or(self.cost),
+            Place::UpstreamCost => {
+                self.upstream_cost = self.usd(text, number::usd).or(self.upstream_cost);
+            }
             Place::IsByok => self.is_byok = text.whole() == Some(b"true"),
             Place::Done if text.whole() == Some(b"true") => self.complete(),
             // `data: [DONE]` reads as an array with a word in it.

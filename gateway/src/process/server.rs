@@ -191,7 +191,7 @@ async fn run(
     let bound = Bound::new(&config, &options.home)?;
     let (daemon_config, limits, notes) = (config.daemon.clone(), config.limits.clone(), config.notes.clone());
     let (rules_watch, rules) = RulesWatch::start(store)?;
-    let snapshot = load_snapshot(config, rules)?;
+    let snapshot = load_snapshot(config, &options.home, rules)?;
     let shared = Arc::new(Shared::new(snapshot, rules_watch, ledger, bound.address.port()));
     let address = reachable(bound.address).to_string();
     let place = Place {
