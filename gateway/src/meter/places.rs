@@ -147,6 +147,10 @@ fn openai(object: Place, key: &[u8]) -> Place {
         // `cache_write_tokens` is OpenRouter's; they are among the prompt tokens, like the cached ones.
         (Place::InputDetails, b"cached_tokens") => Place::Count(Counted::CacheRead),
         (Place::InputDetails, b"cache_write_tokens") => Place::Count(Counted::CacheWrite),
+        // OpenAI's two lifetimes, of which the longer one is dearer.
+        (Place::InputDetails, b"cache_write_tokens_details") => Place::CacheCreation,
+        (Place::CacheCreation, b"ttl_30m_tokens") => Place::Count(Counted::CacheWrite5m),
+        (Place::CacheCreation, b"ttl_12h_tokens") => Place::Count(Counted::CacheWrite1h),
         (Place::InputDetails, b"audio_tokens") => Place::Count(Counted::AudioInput),
         (Place::InputDetails, b"image_tokens") => Place::Count(Counted::ImageInput),
         (Place::InputDetails, b"cached_tokens_details") => Place::CacheDetails,

@@ -247,7 +247,8 @@ impl Leaves for Report {
             Place::Modality(whole) => {
                 self.entry.modality = Some(match text.whole() {
                     Some(b"AUDIO") => Modality::Audio,
-                    Some(b"IMAGE") => Modality::Image,
+                    // Pages of documents are shown to the model as images, and billed as such.
+                    Some(b"IMAGE" | b"DOCUMENT") => Modality::Image,
                     _ => Modality::Other,
                 });
                 self.take_entry(whole);
