@@ -10,6 +10,7 @@ mod boundary;
 mod connections;
 mod bodies;
 mod budgets;
+mod pricing;
 mod models;
 mod streaming;
 mod upstream;

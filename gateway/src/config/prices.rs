@@ -86,13 +86,19 @@ impl Prices {
     /// # Errors
     /// [`PricesError`] for a file that cannot be read or is not valid, with its lines and keys.
     pub fn load(home: &Home) -> Result<Self, PricesError> {
-        let (imported, own) = (home.prices(), home.own_prices());
-        let imported = read(&imported)?.map(|text| parse_imported(&imported, &text)).transpose()?;
-        let parse_own = |text: String| {
-            Self::parse_own(&text).map_err(|faults| PricesError::Faults { path: own.clone(), faults })
-        };
-        let own = read(&own)?.map(parse_own).transpose()?;
-        Ok(Self::layered(imported, own))
+        let path = home.prices();
+        let imported = read(&path)?.map(|text| parse_imported(&path, &text)).transpose()?;
+        Ok(Self::layered(imported, Self::read_own(home)?))
+    }
+
+    /// The user's own prices alone.
+    ///
+    /// # Errors
+    /// [`PricesError`] when they cannot be read or are not valid.
+    pub fn read_own(home: &Home) -> Result<Option<PriceTable>, PricesError> {
+        let path = home.own_prices();
+        let Some(text) = read(&path)? else { return Ok(None) };
+        Self::parse_own(&text).map(Some).map_err(|faults| PricesError::Faults { path, faults })
     }
 
     fn layered(imported: Option<PriceTable>, own: Option<PriceTable>) -> Self {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gateway::Home;
-use gateway::config::{Prices, embedded_prices};
+use gateway::config::{Prices, PricesError, embedded_prices};
 use policy::PriceTable;
 use serde_json::{Value, json};
 
@@ -26,6 +26,8 @@ pub(crate) struct Import {
 impl Import {
     pub(super) fn run(self, app: &App) -> Result<(), Failure> {
         app.home.prepare()?;
+        // With a slip in these the daemon would go on with the old list.
+        Prices::read_own(&app.home).map_err(unchanged)?;
         let before = Prices::load(&app.home).ok();
         match &self.file {
             Some(file) => import(&app.home, file)?,
@@ -61,14 +63,7 @@ fn describe(table: &PriceTable) -> Value {
 
 /// Checks a list and puts it in place. Nothing is changed before all of it is known to be valid.
 fn import(home: &Home, file: &Path) -> Result<(), Failure> {
-    let (table, text) = Prices::read_list(file).map_err(|error| {
-        let failure = Failure::from(error);
-        Failure {
-            message: format!("nothing was changed, because {}", failure.message),
-            hint: None,
-            ..failure
-        }
-    })?;
+    let (table, text) = Prices::read_list(file).map_err(unchanged)?;
     let embedded = &embedded_prices().date;
     if table.date < *embedded {
         let message = format!("the list is of {}, and the one in this program of {embedded}", table.date);
@@ -81,6 +76,11 @@ fn import(home: &Home, file: &Path) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::failed("import prices", &error);
     keep(home).map_err(failed)?;
     replace(&home.prices(), home.dir(), &text).map_err(failed)
+}
+
+fn unchanged(error: PricesError) -> Failure {
+    let failure = Failure::from(error);
+    Failure { message: format!("nothing was changed, because {}", failure.message), ..failure }
 }
 
 /// Keeps the list that is there for an undo.
