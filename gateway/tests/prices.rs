@@ -88,6 +88,39 @@ fn known_models_cost_what_their_providers_ask() {
     check_cost("mistral", "mistral-large-latest", Usage { input: 1, output: 1, ..Usage::default() }, 2_000);
 }
 
+/// The same for what is no plain text, and for other service tiers.
+#[test]
+fn other_kinds_and_tiers_cost_what_their_providers_ask() {
+    let table = embedded_prices();
+    let check = |provider, model, usage: Usage, tier, nanos| {
+        let price =
+            table.resolve(provider, model).unwrap_or_else(|| panic!("no price for {provider}/{model}")).price;
+        assert_eq!(price.cost(&usage, tier), Ok(NanoUsd::from_nanos(nanos)), "{provider}/{model} {tier:?}");
+    };
+    // Sound in at $1, out of the cache at $0.10; text at $0.30.
+    let heard = Usage { input: 1_000, audio_input: 600, cache_read: 50, audio_cache_read: 50, ..Usage::NONE };
+    check("google", "gemini-2.5-flash", heard, None, 120_000 + 600_000 + 5_000);
+    // A picture of 1,290 tokens at $30, words at $2.50.
+    let drawn = Usage { input: 100, output: 1_300, image_output: 1_290, ..Usage::NONE };
+    check("google", "gemini-2.5-flash-image", drawn, None, 30_000 + 25_000 + 38_700_000);
+    // Text in at $5, pictures in at $10 and out at $40.
+    let edited = Usage { input: 300, image_input: 250, output: 1_056, ..Usage::NONE };
+    check("openai", "gpt-image-1", edited, None, 250_000 + 2_500_000 + 42_240_000);
+    // Sound in at $40 and out at $80, text at $2.50 and $10.
+    let spoken = Usage { input: 30, audio_input: 20, output: 110, audio_output: 100, ..Usage::NONE };
+    check("openai", "gpt-4o-audio-preview-2025-06-03", spoken, None, 25_000 + 800_000 + 100_000 + 8_000_000);
+    // Flex is half the price, priority two and a half times.
+    let asked = Usage { input: 1_000, output: 100, ..Usage::NONE };
+    check("openai", "gpt-5.5", asked, Some("flex"), 2_500_000 + 1_500_000);
+    check("openai", "gpt-5.5", asked, Some("priority"), 12_500_000 + 7_500_000);
+    check("openai", "gpt-5.5", asked, Some("default"), 5_000_000 + 3_000_000);
+    // A batch is half the price, the faster mode twice; a search is a cent.
+    let searched = Usage { searches: 2, ..asked };
+    check("anthropic", "claude-opus-5-5", searched, Some("batch"), 2_000_000 + 1_000_000 + 20_000_000);
+    check("anthropic", "claude-opus-5-5", searched, Some("fast"), 8_000_000 + 4_000_000 + 20_000_000);
+    check("anthropic", "claude-opus-5-5", searched, Some("standard"), 4_000_000 + 2_000_000 + 20_000_000);
+}
+
 #[test]
 fn every_built_in_provider_with_a_price_list_has_models() {
     let table = embedded_prices();

@@ -179,6 +179,8 @@ fn openai_usage(key: &[u8]) -> Place {
         b"prompt_cache_hit_tokens" | b"cached_tokens" | b"num_cached_tokens" => {
             Place::Count(Counted::CacheRead)
         }
+        // Perplexity's.
+        b"num_search_queries" => Place::Count(Counted::Searches),
         b"cost" => Place::Cost,
         b"cost_details" => Place::CostDetails,
         b"is_byok" => Place::IsByok,
