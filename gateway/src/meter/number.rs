@@ -150,6 +150,15 @@ mod tests {
     }
 
     #[test]
+    fn ten_billion_ticks_are_a_dollar() {
+        for (text, nanos) in [("0", 0), ("1", 1), ("10", 1), ("37756000", 3_775_600), ("1e10", 1_000_000_000)]
+        {
+            assert_eq!(usd_ticks(text.as_bytes()), Some(NanoUsd::from_nanos(nanos)), "{text}");
+        }
+        assert_eq!(usd_ticks(b"-1"), None);
+    }
+
+    #[test]
     fn amounts_are_rounded_up_to_a_nano_dollar() {
         check_usd("0", Some(0));
         check_usd("0.00014", Some(140_000));

@@ -27,11 +27,13 @@ pub(super) enum Place {
     OutputDetails,
     /// What the tokens from a cache were.
     CacheDetails,
-    /// Gemini's lists of what the tokens were: of the input, of what of it was cached, of the output.
-    Modalities(Whole),
+    /// Lists of what the tokens were: Gemini's of modalities, Bedrock's of lifetimes.
+    Split(Whole),
     /// What an entry of such a list is about, and its count.
-    Modality(Whole),
-    ModalityCount(Whole),
+    SplitKind(Whole),
+    SplitCount(Whole),
+    /// The answers of Amazon's own models.
+    Results,
     /// Anthropic's `server_tool_use`.
     ServerTools,
     CacheCreation,
@@ -58,11 +60,13 @@ pub(super) enum Place {
     Error,
 }
 
-/// Which tokens a list of modalities splits up.
+/// Which tokens a list splits up by what they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whole {
     Input,
     Cached,
+    /// What was written to a cache, by its lifetime.
+    Written,
     Output,
 }
 
@@ -94,6 +98,9 @@ pub(super) enum Counted {
     ImageCached,
     AudioOutput,
     ImageOutput,
+    /// What was read to answer, and the reasoning beside it: output that `Output` does not include.
+    Citations,
+    OuterReasoning,
     /// Searches of the web, which are no tokens.
     Searches,
 }
@@ -115,7 +122,7 @@ pub(super) fn member(wire: WireFormat, object: Place, key: &[u8]) -> Place {
         WireFormat::Cohere => cohere(object, key),
     };
     // Every provider has OpenAI-compatible routes as well. Names they share, the provider's own meaning decides.
-    own.unwrap_or_else(|| openai(object, key))
+    own.or_else(|| bedrock(object, key)).unwrap_or_else(|| openai(object, key))
 }
 
 /// Strings in generated content count as text, whatever they are called, but for what was not generated.
@@ -143,6 +150,8 @@ fn openai(object: Place, key: &[u8]) -> Place {
         (Place::Root, b"error") => Place::Error,
         (Place::Choices, b"delta" | b"message" | b"text") => Place::Text,
         (Place::Choices, b"finish_reason") => Place::FinishReason,
+        // Moonshot's, in the last event of a stream.
+        (Place::Choices, b"usage") => Place::Usage,
         (Place::Usage, key) => openai_usage(key),
         // `cache_write_tokens` is OpenRouter's; they are among the prompt tokens, like the cached ones.
         (Place::InputDetails, b"cached_tokens") => Place::Count(Counted::CacheRead),
@@ -179,8 +188,10 @@ fn openai_usage(key: &[u8]) -> Place {
         b"prompt_cache_hit_tokens" | b"cached_tokens" | b"num_cached_tokens" => {
             Place::Count(Counted::CacheRead)
         }
-        // Perplexity's.
+        // Perplexity's, of deep research.
         b"num_search_queries" => Place::Count(Counted::Searches),
+        b"citation_tokens" => Place::Count(Counted::Citations),
+        b"reasoning_tokens" => Place::Count(Counted::OuterReasoning),
         b"cost" => Place::Cost,
         b"cost_details" => Place::CostDetails,
         b"is_byok" => Place::IsByok,
@@ -225,11 +236,39 @@ fn google(object: Place, key: &[u8]) -> Option<Place> {
         (Place::Usage, b"toolUsePromptTokenCount") => Place::Count(Counted::ToolInput),
         (Place::Usage, b"cachedContentTokenCount") => Place::Count(Counted::CacheRead),
         (Place::Usage, b"totalTokenCount") => Place::Count(Counted::Total),
-        (Place::Usage, b"promptTokensDetails") => Place::Modalities(Whole::Input),
-        (Place::Usage, b"cacheTokensDetails") => Place::Modalities(Whole::Cached),
-        (Place::Usage, b"candidatesTokensDetails") => Place::Modalities(Whole::Output),
-        (Place::Modalities(whole), b"modality") => Place::Modality(whole),
-        (Place::Modalities(whole), b"tokenCount") => Place::ModalityCount(whole),
+        (Place::Usage, b"promptTokensDetails") => Place::Split(Whole::Input),
+        (Place::Usage, b"cacheTokensDetails") => Place::Split(Whole::Cached),
+        (Place::Usage, b"candidatesTokensDetails") => Place::Split(Whole::Output),
+        (Place::Split(whole), b"modality") => Place::SplitKind(whole),
+        (Place::Split(whole), b"tokenCount") => Place::SplitCount(whole),
+        _ => return None,
+    })
+}
+
+/// Bedrock's own shapes: the Converse API, and what Amazon's and Meta's models answer to an invocation. Others answer
+/// in their makers' formats. Sources: docs.aws.amazon.com/bedrock, "TokenUsage" and "Inference request parameters".
+fn bedrock(object: Place, key: &[u8]) -> Option<Place> {
+    Some(match (object, key) {
+        (Place::Root, b"stopReason") | (Place::Results, b"completionReason") => Place::FinishReason,
+        // It leaves out what came from a cache or went into one.
+        (Place::Usage, b"inputTokens") => Place::Count(Counted::UncachedInput),
+        (Place::Usage, b"outputTokens") => Place::Count(Counted::Output),
+        (Place::Usage, b"totalTokens") => Place::Count(Counted::Total),
+        (Place::Usage, b"cacheReadInputTokens" | b"cacheReadInputTokenCount") => {
+            Place::Count(Counted::CacheRead)
+        }
+        (Place::Usage, b"cacheWriteInputTokens" | b"cacheWriteInputTokenCount") => {
+            Place::Count(Counted::CacheWrite)
+        }
+        (Place::Usage, b"cacheDetails") => Place::Split(Whole::Written),
+        (Place::Split(Whole::Written), b"ttl") => Place::SplitKind(Whole::Written),
+        (Place::Split(Whole::Written), b"inputTokens") => Place::SplitCount(Whole::Written),
+        (Place::Root, b"generation") | (Place::Results, b"outputText") => Place::Text,
+        (Place::Root, b"prompt_token_count" | b"inputTextTokenCount") => Place::Count(Counted::Input),
+        (Place::Root, b"generation_token_count") | (Place::Results, b"tokenCount") => {
+            Place::Count(Counted::Output)
+        }
+        (Place::Root, b"results") => Place::Results,
         _ => return None,
     })
 }

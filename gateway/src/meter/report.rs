@@ -30,18 +30,34 @@ pub(super) struct Report {
     has_bad_numbers: bool,
 }
 
-/// An entry of Gemini's lists of modalities; its members may come in any order.
+/// An entry of a list of what tokens were; its members may come in any order.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    modality: Option<Modality>,
+    kind: Option<Kind>,
     count: Option<Count>,
 }
 
+/// What tokens were: their modality, or how long they are kept.
 #[derive(Clone, Copy, Debug)]
-enum Modality {
+enum Kind {
     Audio,
     Image,
+    FiveMinutes,
+    Hour,
     Other,
+}
+
+impl Kind {
+    fn of(name: Option<&[u8]>) -> Self {
+        match name {
+            Some(b"AUDIO") => Self::Audio,
+            // Pages of documents are shown to the model as images, and billed as such.
+            Some(b"IMAGE" | b"DOCUMENT") => Self::Image,
+            Some(b"5m") => Self::FiveMinutes,
+            Some(b"1h") => Self::Hour,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl Report {
@@ -101,9 +117,20 @@ impl Report {
         // xAI and Gemini's OpenAI-compatible route leave reasoning out of the output, but not out of the total.
         let listed = kinds.input_total().saturating_add(output);
         let output = output.saturating_add(self.or_zero(Counted::Total).saturating_sub(listed));
+        let (reasoning_beside, all_beside) = self.beside_the_output();
+        let output = output.saturating_add(all_beside);
         let reasoning = self.or_zero(Counted::Reasoning).saturating_add(self.or_zero(Counted::Thoughts));
+        let reasoning = reasoning.saturating_add(reasoning_beside);
         let usage = Usage { output, reasoning: reasoning.min(output), ..kinds };
         Some(self.with_parts(usage))
+    }
+
+    /// Perplexity's deep research bills its reasoning and what it read beside the output, and leaves both out of the
+    /// total. Others who have a count of that name include it.
+    fn beside_the_output(&self) -> (u64, u64) {
+        let Some(citations) = self.value(Counted::Citations) else { return (0, 0) };
+        let reasoning = self.or_zero(Counted::OuterReasoning);
+        (reasoning, reasoning.saturating_add(citations))
     }
 
     /// The same usage, with what its tokens were. Of the input, what came from a cache is left out.
@@ -169,18 +196,20 @@ impl Report {
         }
     }
 
-    /// Takes an entry of a list of modalities, once both of its members have gone by.
+    /// Takes an entry of a list of what tokens were, once both of its members have gone by.
     fn take_entry(&mut self, whole: Whole) {
-        let (Some(modality), Some(count)) = (self.entry.modality, self.entry.count) else { return };
+        let (Some(kind), Some(count)) = (self.entry.kind, self.entry.count) else { return };
         self.entry = Entry::default();
-        let counted = match (whole, modality) {
-            (Whole::Input, Modality::Audio) => Counted::AudioInput,
-            (Whole::Input, Modality::Image) => Counted::ImageInput,
-            (Whole::Cached, Modality::Audio) => Counted::AudioCached,
-            (Whole::Cached, Modality::Image) => Counted::ImageCached,
-            (Whole::Output, Modality::Audio) => Counted::AudioOutput,
-            (Whole::Output, Modality::Image) => Counted::ImageOutput,
-            (_, Modality::Other) => return,
+        let counted = match (whole, kind) {
+            (Whole::Input, Kind::Audio) => Counted::AudioInput,
+            (Whole::Input, Kind::Image) => Counted::ImageInput,
+            (Whole::Cached, Kind::Audio) => Counted::AudioCached,
+            (Whole::Cached, Kind::Image) => Counted::ImageCached,
+            (Whole::Output, Kind::Audio) => Counted::AudioOutput,
+            (Whole::Output, Kind::Image) => Counted::ImageOutput,
+            (Whole::Written, Kind::FiveMinutes) => Counted::CacheWrite5m,
+            (Whole::Written, Kind::Hour) => Counted::CacheWrite1h,
+            _ => return,
         };
         self.take(counted, count);
     }
@@ -199,7 +228,11 @@ impl Report {
                 | b"response.completed"
                 | b"response.incomplete"
                 | b"message-end"
-                | b"stream-end",
+                | b"stream-end"
+                | b"image_generation.completed"
+                | b"image_edit.completed"
+                | b"speech.audio.done"
+                | b"transcript.text.done",
             ) => {
                 self.complete();
             }
@@ -222,6 +255,10 @@ impl Leaves for Report {
     const NOWHERE: Place = Place::Nowhere;
 
     fn member(&self, object: Place, key: &[u8]) -> Place {
+        // Perplexity repeats in each event of a stream the whole message so far, beside what is new of it.
+        if self.framing == Framing::Sse && object == Place::Choices && key == b"message" {
+            return Place::Nowhere;
+        }
         places::member(self.wire, object, key)
     }
 
@@ -229,7 +266,7 @@ impl Leaves for Report {
         match place {
             Place::Error => self.ending = Ending::Error,
             Place::Count(_) => self.has_bad_numbers = true,
-            Place::Modalities(_) => self.entry = Entry::default(),
+            Place::Split(_) => self.entry = Entry::default(),
             _ => {}
         }
     }
@@ -244,13 +281,8 @@ impl Leaves for Report {
                 self.service_tier = name();
             }
             Place::Speed => self.is_fast = text.whole() == Some(FAST.as_bytes()),
-            Place::Modality(whole) => {
-                self.entry.modality = Some(match text.whole() {
-                    Some(b"AUDIO") => Modality::Audio,
-                    // Pages of documents are shown to the model as images, and billed as such.
-                    Some(b"IMAGE" | b"DOCUMENT") => Modality::Image,
-                    _ => Modality::Other,
-                });
+            Place::SplitKind(whole) => {
+                self.entry.kind = Some(Kind::of(text.whole()));
                 self.take_entry(whole);
             }
             Place::Type => self.event_type(text),
@@ -266,7 +298,7 @@ impl Leaves for Report {
     fn scalar(&mut self, place: Place, text: Text<'_>) {
         match place {
             Place::Count(counted) => self.count(counted, text),
-            Place::ModalityCount(whole) => {
+            Place::SplitCount(whole) => {
                 self.entry.count = Some(text.whole().map_or(Count::Bad, number::count));
                 self.take_entry(whole);
             }
