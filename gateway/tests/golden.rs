@@ -83,7 +83,7 @@ impl Reader {
     }
 
     /// What the meter makes of a payload that comes in these chunks.
-    fn read<'a>(&self, chunks: &mut dyn Iterator<Item = &'a [u8]>) -> Value {
+    fn read(&self, chunks: &mut dyn Iterator<Item = &[u8]>) -> Value {
         let mut meter = Meter::new(self.wire, self.framing);
         chunks.for_each(|chunk| meter.feed(chunk));
         as_json(&meter.finish())

@@ -112,6 +112,31 @@ fn prices_written_by_hand_count_before_all_others_and_a_slip_in_them_changes_not
     check_cost(&gateway, 2_000_000 + 300_000);
 }
 
+/// Gemini names the tier in a header: flex at $0.15 and $1.25, priority at $0.54 and $4.50. xAI names what it charged.
+#[test]
+fn what_the_provider_says_of_the_tier_and_of_the_cost_is_charged() {
+    let gateway = Gateway::start();
+    let cost = |target: &str, request: &str, answer: Vec<u8>| {
+        let script = gateway.mock.plays(answer);
+        let id = gateway.ask(Request::post(target, request).script(&script)).expect(200).id();
+        gateway.row(&id).request.cost.map(NanoUsd::nanos)
+    };
+    let gemini = r#"{"modelVersion":"gemini-2.5-flash","usageMetadata":{"promptTokenCount":1000,"candidatesTokenCount":100}}"#;
+    let served = |tier: &str| {
+        let plain = String::from_utf8(json(gemini)).unwrap();
+        plain.replacen("\r\n", &format!("\r\nX-Gemini-Service-Tier: {tier}\r\n"), 1).into_bytes()
+    };
+    let generate = "/google/v1beta/models/gemini-2.5-flash:generateContent";
+    for (tier, nanos) in
+        [("flex", 150_000 + 125_000), ("PRIORITY", 540_000 + 450_000), ("standard", 300_000 + 250_000)]
+    {
+        assert_eq!(cost(generate, r#"{"contents":[]}"#, served(tier)), Some(nanos), "{tier}");
+    }
+    let xai = r#"{"model":"grok-4.5","choices":[],"usage":{"prompt_tokens":1000,"completion_tokens":100,"cost_in_usd_ticks":37756000}}"#;
+    let asked = r#"{"model":"grok-4.5","messages":[]}"#;
+    assert_eq!(cost(CHAT, asked, json(xai)), Some(3_775_600));
+}
+
 #[test]
 fn the_arithmetic_is_told_to_the_last_digit() {
     let home = Home::new();

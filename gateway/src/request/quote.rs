@@ -78,10 +78,10 @@ pub(crate) fn quote(
     let answers = facts.body.as_ref().map_or(1, |body| body.answers);
     let price = price(facts, provider, snapshot);
     let input = match config.reserve {
-        Reserve::Strict => input_bound(facts, price.as_ref(), body_bytes)?,
+        Reserve::Strict => input_bound(facts, price, body_bytes)?,
         Reserve::Rolling => facts.estimate_input(body_bytes),
     };
-    let quote = match (&price, config.unknown_model) {
+    let quote = match (price, config.unknown_model) {
         _ if is_free(provider) => Quote::unpriced(input, answers).with_price(),
         (Some(price), _) => {
             // An estimate may be short, and a long context is dearer as a whole.
@@ -96,7 +96,7 @@ pub(crate) fn quote(
             None => Quote::unpriced(input, answers),
         },
     };
-    let (least, most) = output(facts, config, price.as_ref(), lengths);
+    let (least, most) = output(facts, config, price, lengths);
     Ok(quote.with_output(least, most))
 }
 
@@ -146,9 +146,9 @@ pub(crate) fn is_free(provider: &Provider) -> bool {
 }
 
 /// The price of what is asked for. Where other models may answer, it is that of none of them.
-fn price(facts: &Facts, provider: &Provider, snapshot: &Snapshot) -> Option<Price> {
+fn price<'a>(facts: &Facts, provider: &Provider, snapshot: &'a Snapshot) -> Option<&'a Price> {
     let model = facts.model.as_deref().filter(|_| !facts.names_other_models)?;
-    snapshot.prices.resolve(&provider.prices, model).map(|resolved| resolved.price.clone())
+    snapshot.prices.resolve(&provider.prices, model).map(|resolved| resolved.price)
 }
 
 /// The shortest and the longest answer to reserve for, in tokens.

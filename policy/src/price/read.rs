@@ -22,6 +22,9 @@ trait Members<'de>: Default {
 /// What is read as an object.
 struct Object<T>(T);
 
+/// An object whose keys are names.
+type Named<T> = Object<HashMap<String, T>>;
+
 impl<'de, T: Members<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Object)
@@ -157,12 +160,11 @@ impl<'de> Members<'de> for PriceTable {
             "version" => self.version = map.next_value()?,
             "date" => self.date = map.next_value()?,
             "aliases" => {
-                let aliases: Object<HashMap<String, Object<HashMap<String, String>>>> = map.next_value()?;
+                let aliases: Named<Named<String>> = map.next_value()?;
                 self.aliases = aliases.0.into_iter().map(|(name, aliases)| (name, aliases.0)).collect();
             }
             "providers" => {
-                let providers: Object<HashMap<String, Object<HashMap<String, Object<Price>>>>> =
-                    map.next_value()?;
+                let providers: Named<Named<Object<Price>>> = map.next_value()?;
                 let prices = |models: HashMap<String, Object<Price>>| {
                     models.into_iter().map(|(name, price)| (name, price.0)).collect()
                 };

@@ -21,7 +21,7 @@ use show::{price_document, short};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pricing {
     /// What a model costs, where that is from, and what a usage comes to
-    Show(show::Show),
+    Show(Box<show::Show>),
     /// All prices
     List(List),
     /// Where the prices are from, and how old they are
