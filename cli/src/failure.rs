@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use gateway::ServeError;
-use gateway::config::ConfigError;
+use gateway::config::{ConfigError, PricesError};
 use gateway::control::{ControlError, Reply};
 use gateway::home::HomeError;
 
@@ -96,6 +96,12 @@ impl From<storage::Error> for Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::from_parts(error.code(), &error, Some("tokfence config check".to_owned()))
+    }
+}
+
+impl From<PricesError> for Failure {
+    fn from(error: PricesError) -> Self {
+        Self::from_parts(error.code(), &error, None)
     }
 }
 

@@ -25,8 +25,10 @@ mod process;
 pub mod fuzzing;
 
 pub use caller::listen::ListenError;
+pub use config::embedded_prices;
 pub use process::control;
-pub use process::daemon::{DaemonError, embedded_prices};
+
+pub use process::daemon::DaemonError;
 pub use process::home::{self, Home};
 pub use process::runs::{DEAD_RUN, RunLock, end_dead_runs};
 pub use process::server::{ServeError, ServeOptions, Serving, serve};

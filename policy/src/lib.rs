@@ -40,7 +40,9 @@ pub use id::{AgentName, CanaryName, CapabilityId, InvalidName, ProviderId, Reque
 pub use method::{Method, UnknownMethod};
 pub use money::{InvalidAmount, NanoUsd, Overflow};
 pub use period::{InvalidPeriod, Period, Window};
-pub use price::{Price, PriceTable, PriceTableError, Rates, Resolved, Tier, TokenPrice};
+pub use price::{
+    Bill, Ladder, Line, Match, Part, Price, PriceTable, PriceTableError, Rates, Resolved, Tier, TokenPrice,
+};
 pub use quote::Quote;
 pub use rate::{RateBook, RateKind, RateLimit, RatePermit, RateRefusal, RateUse};
 pub use risk::{

@@ -1,6 +1,6 @@
 //! Quotes: what a request may cost before it is sent, as a line over the length of its answer.
 
-use crate::{Rates, Unit};
+use crate::{Part, Rates, Unit};
 
 const TOKENS_PER_MTOK: u128 = 1_000_000;
 
@@ -36,14 +36,12 @@ impl Quote {
         most_output: 0,
     };
 
-    /// A request of so many tokens of input, each at the dearest of the rates that could apply to it.
-    pub fn priced(input_tokens: u64, answers: u32, rates: &Rates, with_cache_1h: bool) -> Self {
-        let mut input = rates.input.max(rates.cache_write_5m());
-        if with_cache_1h {
-            input = input.max(rates.cache_write_1h());
-        }
-        let input_scaled = u128::from(input.nanos_per_mtok()) * u128::from(input_tokens);
-        let output_price = rates.output.nanos_per_mtok();
+    /// A request of so many tokens of input, each at the dearest of the rates of these parts, one of which it may be.
+    pub fn priced(input_tokens: u64, answers: u32, rates: &Rates, input_may_be: &[Part]) -> Self {
+        let input = input_may_be.iter().map(|part| rates.get(*part)).max().unwrap_or_else(|| rates.input());
+        let request = u128::from(rates.get(Part::Request).nanos_per_mtok());
+        let input_scaled = u128::from(input.nanos_per_mtok()) * u128::from(input_tokens) + request;
+        let output_price = rates.dearest_output().nanos_per_mtok();
         Self { input_scaled, output_price, ..Self::unpriced(input_tokens, answers) }.with_price()
     }
 
@@ -97,21 +95,18 @@ impl Quote {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Price, PriceTable};
+    use crate::TokenPrice;
     use proptest::prelude::*;
 
-    fn price(input: u64, output: u64, write_1h: u64) -> Price {
-        let table = format!(
-            r#"{{"source": "", "licence": "", "version": "", "date": "",
-                "providers": {{"p": {{"m": {{"input": {input}, "output": {output}, "cache_write_1h": {write_1h}}}}}}}}}"#
-        );
-        PriceTable::parse(&table).unwrap().resolve("p", "m").unwrap().price.clone()
+    fn rates(input: u64, output: u64, write_1h: u64) -> Rates {
+        let price = TokenPrice::from_nanos_per_mtok;
+        Rates::new(price(input), price(output)).with(Part::CacheWrite1h, price(write_1h))
     }
 
     #[test]
     fn a_quote_is_its_input_and_so_many_tokens_of_output() {
-        let rates = price(2_500_000_000, 10_000_000_000, 5_000_000_000).rates;
-        let quote = Quote::priced(1_000, 1, &rates, false).with_output(256, 4_096);
+        let rates = rates(2_500_000_000, 10_000_000_000, 5_000_000_000);
+        let quote = Quote::priced(1_000, 1, &rates, &[Part::Input]).with_output(256, 4_096);
         assert_eq!(quote.amount(Unit::NanoUsd, 0), 2_500_000);
         assert_eq!(quote.amount(Unit::NanoUsd, 100), 3_500_000);
         assert_eq!(quote.amount(Unit::Tokens, 100), 1_100);
@@ -126,18 +121,29 @@ mod tests {
 
     #[test]
     fn the_dearest_rate_counts_and_every_answer_does() {
-        let rates = price(1_000_000, 3_000_000, 2_000_000).rates;
-        assert_eq!(Quote::priced(10, 1, &rates, true).amount(Unit::NanoUsd, 0), 20);
-        let three = Quote::priced(10, 3, &rates, false).with_output(1, 100);
+        let rates = rates(1_000_000, 3_000_000, 2_000_000);
+        assert_eq!(
+            Quote::priced(10, 1, &rates, &[Part::Input, Part::CacheWrite1h]).amount(Unit::NanoUsd, 0),
+            20
+        );
+        let three = Quote::priced(10, 3, &rates, &[Part::Input]).with_output(1, 100);
         assert_eq!(three.amount(Unit::NanoUsd, 5), 10 + 45);
         assert_eq!(three.affordable(Unit::NanoUsd, 55), Some(5));
         assert_eq!(three.amount(Unit::Tokens, 5), 25);
     }
 
     #[test]
+    fn the_request_itself_may_cost_something() {
+        let fee = TokenPrice::from_nanos_per_mtok(5_000_000_000_000);
+        let rates = rates(1_000_000, 90_000_000, 1_000_000).with(Part::Request, fee);
+        let quote = Quote::priced(10, 1, &rates, &[]).with_output(0, 100);
+        assert_eq!(quote.amount(Unit::NanoUsd, 1), 5_000_000 + 10 + 90);
+    }
+
+    #[test]
     fn a_quote_that_does_not_fit_has_room_nowhere() {
-        let rates = price(u64::MAX, u64::MAX, u64::MAX).rates;
-        let quote = Quote::priced(u64::MAX, u32::MAX, &rates, true).with_output(u64::MAX, u64::MAX);
+        let rates = rates(u64::MAX, u64::MAX, u64::MAX);
+        let quote = Quote::priced(u64::MAX, u32::MAX, &rates, &[Part::Input]).with_output(u64::MAX, u64::MAX);
         assert_eq!(quote.amount(Unit::NanoUsd, u64::MAX), i64::MAX);
         assert_eq!(quote.affordable(Unit::NanoUsd, i64::MAX - 1), None);
         assert_eq!(Quote::FREE.affordable(Unit::NanoUsd, 0), Some(0));
@@ -149,8 +155,8 @@ mod tests {
             input in 0u64..1_000_000, answers in 1u32..128, input_price in 0u64..100_000_000_000,
             output_price in 1u64..100_000_000_000, room in 0i64..1_000_000_000_000,
         ) {
-            let rates = price(input_price, output_price, input_price).rates;
-            let quote = Quote::priced(input, answers, &rates, true).with_output(0, u64::MAX);
+            let rates = rates(input_price, output_price, input_price);
+            let quote = Quote::priced(input, answers, &rates, &[Part::CacheWrite1h]).with_output(0, u64::MAX);
             for unit in [Unit::NanoUsd, Unit::Tokens] {
                 match quote.affordable(unit, room) {
                     Some(output) => {

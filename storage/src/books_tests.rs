@@ -155,11 +155,9 @@ impl World {
 
     /// One nano-dollar a token, so that one number describes a request in both units.
     fn quote(input: u64, least: u64, most: u64) -> Quote {
-        let table = r#"{"source": "", "licence": "", "version": "", "date": "",
-            "providers": {"p": {"m": {"input": 1000000, "output": 1000000}}}}"#;
-        let table = policy::PriceTable::parse(table).unwrap();
-        let rates = table.resolve("p", "m").unwrap().price.rates;
-        Quote::priced(input, 1, &rates, false).with_output(least, most)
+        let price = policy::TokenPrice::from_nanos_per_mtok(1_000_000);
+        let rates = policy::Rates::new(price, price);
+        Quote::priced(input, 1, &rates, &[policy::Part::Input]).with_output(least, most)
     }
 
     fn play(&mut self, which: usize, event: &Event) {

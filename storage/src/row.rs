@@ -265,6 +265,8 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<LoggedRequest> {
             cache_write_1h: unsigned(row, "cache_write_1h_tokens")?,
             output: unsigned(row, "output_tokens")?,
             reasoning: unsigned(row, "reasoning_tokens")?,
+            // What else tokens were decides their price, which is in the row.
+            ..Usage::default()
         },
         cost: row.get::<_, Option<i64>>("cost_nano_usd")?.map(NanoUsd::from_nanos),
         latency_us: unsigned(row, "latency_us")?,

@@ -12,8 +12,7 @@ use crate::support::{Client, Gateway, PATIENCE, Request, Then, chunk, eventually
 
 const CHAT: &str = "/openai/v1/chat/completions";
 const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}"#;
-const NO_USAGE: Usage =
-    Usage { input: 0, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0, output: 0, reasoning: 0 };
+const NO_USAGE: Usage = Usage::NONE;
 
 /// What a provider answers, plain and as a stream, and what the row must say of it.
 struct Priced {
@@ -73,7 +72,7 @@ const PRICED: &[Priced] = &[
             cache_write_5m: 300,
             cache_write_1h: 200,
             output: 50,
-            reasoning: 0,
+            ..NO_USAGE
         },
         nanos: Some(300_000 + 600_000 + 1_125_000 + 1_200_000 + 750_000),
     },

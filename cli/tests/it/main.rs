@@ -11,6 +11,7 @@ mod connections;
 mod bodies;
 mod budgets;
 mod metrics;
+mod pricing;
 mod models;
 mod streaming;
 mod upstream;

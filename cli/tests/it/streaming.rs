@@ -20,8 +20,7 @@ const EVENTS: [&str; 4] = [
 ];
 const USAGE: &str = "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":5,\"total_tokens\":25,\"prompt_tokens_details\":{\"cached_tokens\":8}}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
-const REPORTED: Usage =
-    Usage { input: 12, cache_read: 8, cache_write_5m: 0, cache_write_1h: 0, output: 5, reasoning: 0 };
+const REPORTED: Usage = Usage { input: 12, cache_read: 8, output: 5, ..Usage::NONE };
 
 /// A script that sends each part when it is told to, and not before.
 fn gated(mock: &Mock, content_type: &'static str, parts: Vec<String>) -> (String, Sender<()>) {

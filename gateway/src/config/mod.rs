@@ -5,6 +5,7 @@
 
 mod budget;
 mod notifications;
+mod prices;
 mod providers;
 mod reader;
 mod risk;
@@ -19,6 +20,7 @@ use policy::ProviderId;
 use crate::provider::catalogue::{AuthStyle, Provider};
 pub use budget::{Budget, Reserve, UnknownModel};
 pub use notifications::{Notifications, Webhook};
+pub use prices::{PriceOrigin, Prices, PricesError, embedded_prices};
 pub use reader::{Fault, parse_duration};
 use reader::{Reader, Section, boolean, duration, integer, size, text, texts};
 pub use risk::Risk;

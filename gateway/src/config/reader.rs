@@ -39,6 +39,7 @@ pub(super) struct Reader<'a> {
 pub(super) struct Section<'a> {
     name: String,
     table: Option<&'a dyn TableLike>,
+    span: Option<Range<usize>>,
     taken: Vec<String>,
 }
 
@@ -80,7 +81,7 @@ impl<'a> Reader<'a> {
         if let Some(item) = item.filter(|item| !item.is_table_like()) {
             self.fault(item.span(), full.clone(), "must be a table");
         }
-        Section { name: full, table, taken: Vec::new() }
+        Section { name: full, table, span: item.and_then(Item::span), taken: Vec::new() }
     }
 
     /// A value converted by `convert`, whose error is the fault's message; `None` when missing or wrong. A table
@@ -114,7 +115,7 @@ impl<'a> Reader<'a> {
 
 impl<'a> Section<'a> {
     pub(super) fn root(table: &'a Table) -> Self {
-        Self { name: String::new(), table: Some(table), taken: Vec::new() }
+        Self { name: String::new(), table: Some(table), span: None, taken: Vec::new() }
     }
 
     pub(super) fn full_key(&self, key: &str) -> String {
@@ -125,6 +126,13 @@ impl<'a> Section<'a> {
     pub(super) fn take(&mut self, key: &str) -> Option<&'a Item> {
         self.taken.push(key.to_owned());
         self.table?.get(key)
+    }
+
+    /// Reports a key that must be there and is not.
+    pub(super) fn require(&self, reader: &mut Reader<'_>, key: &str) {
+        if self.table.is_some_and(|table| !table.contains_key(key)) {
+            reader.fault(self.span.clone(), self.full_key(key), "is missing");
+        }
     }
 
     pub(super) fn keys(&self) -> Vec<&'a str> {

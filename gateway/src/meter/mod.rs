@@ -70,6 +70,12 @@ impl Meter {
         }
     }
 
+    /// The same, in the service tier that the head of the answer names.
+    #[must_use]
+    pub fn served_in(self, service_tier: Option<&str>) -> Self {
+        Self { report: self.report.served_in(service_tier), ..self }
+    }
+
     /// Reads the next chunk of the decoded body.
     pub fn feed(&mut self, chunk: &[u8]) {
         match self.framing {

@@ -37,6 +37,12 @@ pub(super) fn usd(text: &[u8]) -> Option<NanoUsd> {
     NanoUsd::try_from(nanos).ok()
 }
 
+/// Reads an amount in xAI's ticks, of which a dollar has ten billion, rounded up to a whole nano-dollar.
+pub(super) fn usd_ticks(text: &[u8]) -> Option<NanoUsd> {
+    let (nanos, _) = Decimal::parse(text)?.scaled(-1)?;
+    NanoUsd::try_from(nanos).ok()
+}
+
 /// A number that is not negative: `digits` × 10^`exponent`, and a little more if digits had to be dropped.
 #[derive(Clone, Copy, Debug, Default)]
 struct Decimal {
@@ -141,6 +147,15 @@ mod tests {
         ] {
             check_count(text, Count::Bad);
         }
+    }
+
+    #[test]
+    fn ten_billion_ticks_are_a_dollar() {
+        for (text, nanos) in [("0", 0), ("1", 1), ("10", 1), ("37756000", 3_775_600), ("1e10", 1_000_000_000)]
+        {
+            assert_eq!(usd_ticks(text.as_bytes()), Some(NanoUsd::from_nanos(nanos)), "{text}");
+        }
+        assert_eq!(usd_ticks(b"-1"), None);
     }
 
     #[test]

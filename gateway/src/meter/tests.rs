@@ -139,7 +139,8 @@ fn an_answer_that_breaks_off_is_never_free() {
 
 #[test]
 fn an_event_of_any_size_is_read_in_constant_memory() {
-    let answer = "a\\n\\\"é".repeat(2 << 20);
+    // Beyond 16 MiB.
+    let answer = "a\\n\\\"é".repeat(5 << 19);
     let usage = r#""usage":{"input_tokens":3,"output_tokens":4}"#;
     for size in [1 << 20, answer.len()] {
         let text = &answer[..answer.floor_char_boundary(size)];

@@ -6,15 +6,15 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{CanaryKind, PriceTable, ProviderId, Revocation, Risk, RiskState, Rules, Subject, TimestampUs};
+use policy::{CanaryKind, ProviderId, Revocation, Risk, RiskState, Rules, Subject, TimestampUs};
 use storage::LogState;
 use vault::{Entry, EntryKind, RecoveryCode, Secret, Unlock, Vault};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Prices, PricesError};
 use crate::fence::Watched;
 use crate::process::control::{DaemonStatus, RateStatus, Reply, Revoked, RiskStatus, UnlockWith};
 use crate::process::home::Home;
@@ -33,6 +33,9 @@ pub enum DaemonError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The prices.
+    #[error(transparent)]
+    Prices(#[from] PricesError),
     /// The database.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -49,6 +52,7 @@ impl DaemonError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Config(error) => error.code(),
+            Self::Prices(error) => error.code(),
             Self::Storage(error) => error.code(),
             Self::Vault(error) => error.code(),
             Self::Upstream(_) => "invalid_config",
@@ -58,6 +62,7 @@ impl DaemonError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Prices(_) => Some("tokfence pricing status".to_owned()),
             Self::Config(_) | Self::Upstream(_) => Some("tokfence config check".to_owned()),
             Self::Storage(error) => error.hint(),
             Self::Vault(error) => error.hint(),
@@ -83,14 +88,14 @@ pub(crate) struct Place {
     pub(crate) metrics: Option<SocketAddr>,
 }
 
-/// Builds a snapshot of a configuration and the rules in the database.
-pub(crate) fn load_snapshot(config: Config, rules: Rules) -> Result<Snapshot, DaemonError> {
+/// Builds a snapshot of a configuration, the prices of the home, and the rules in the database.
+pub(crate) fn load_snapshot(config: Config, home: &Home, rules: Rules) -> Result<Snapshot, DaemonError> {
     let upstreams = make_upstreams(&config, &HashMap::new())?;
     Ok(Snapshot {
         config: Arc::new(config),
         rules: Arc::new(rules),
         upstreams: Arc::new(upstreams),
-        prices: embedded_prices(),
+        prices: Prices::load(home)?.table,
     })
 }
 
@@ -110,15 +115,6 @@ fn make_upstreams(config: &Config, old: &Upstreams) -> Result<Upstreams, Upstrea
     Ok(upstreams)
 }
 
-/// The price table that is part of the binary.
-pub fn embedded_prices() -> Arc<PriceTable> {
-    static EMBEDDED: LazyLock<Arc<PriceTable>> = LazyLock::new(|| {
-        let table = PriceTable::parse(include_str!("../../../conf/prices.json"));
-        Arc::new(table.expect("a test parses the embedded file"))
-    });
-    EMBEDDED.clone()
-}
-
 impl Daemon {
     pub(crate) fn new(shared: Arc<Shared>, place: Place, vault: Option<Vault>) -> Self {
         let daemon =
@@ -135,10 +131,18 @@ impl Daemon {
         let _turn = lock(&self.reloading);
         let rules = self.shared.reload_rules();
         let config = self.reload_config();
+        let prices = self.reload_prices();
         let keys = self.reload_keys();
         rules?;
         keys?;
+        prices?;
         config
+    }
+
+    fn reload_prices(&self) -> Result<(), DaemonError> {
+        let prices = Prices::load(&self.place.home)?.table;
+        self.shared.change_snapshot(|old| Snapshot { prices, ..old });
+        Ok(())
     }
 
     fn reload_config(&self) -> Result<Vec<String>, DaemonError> {

@@ -75,6 +75,21 @@ impl Home {
         self.dir.join("config.toml")
     }
 
+    /// The price list that was imported.
+    pub fn prices(&self) -> PathBuf {
+        self.dir.join("prices.json")
+    }
+
+    /// The list that was there before the last import.
+    pub fn prices_before(&self) -> PathBuf {
+        self.dir.join("prices.before.json")
+    }
+
+    /// The user's own prices, which count before all others.
+    pub fn own_prices(&self) -> PathBuf {
+        self.dir.join("prices.toml")
+    }
+
     /// The sealed vault.
     pub fn vault(&self) -> PathBuf {
         self.dir.join("vault.tfv")

@@ -196,7 +196,7 @@ async fn run(
     let (daemon_config, limits) = (config.daemon.clone(), config.limits.clone());
     let notes = [config.notes.clone(), bound.notes].concat();
     let (rules_watch, rules) = RulesWatch::start(store)?;
-    let snapshot = load_snapshot(config, rules)?;
+    let snapshot = load_snapshot(config, &options.home, rules)?;
     let shared = Arc::new(Shared::new(snapshot, rules_watch, ledger, bound.address.port()));
     let address = reachable(bound.address).to_string();
     let place = Place {

@@ -19,6 +19,7 @@ use crate::provider::upstream::Upstream;
 use crate::request::body::StoredBody;
 use crate::request::cutting::Shown;
 use crate::request::facts::{Facts, anonymous};
+use crate::request::headers;
 use crate::request::quote;
 use crate::request::rates::Permit;
 use crate::request::respond;
@@ -183,7 +184,9 @@ impl Context {
             let is_array = self.facts.path.ends_with(ARRAY_STREAM);
             self.shown.seam = Seam::new(framing, is_array).filter(|_| !is_coded);
             self.facts.is_streaming |= framing != Framing::Json;
-            self.meter = Some(Box::new(Meter::new(provider.wire, framing)));
+            let meter =
+                Meter::new(provider.wire, framing).served_in(headers::service_tier(&response.headers));
+            self.meter = Some(Box::new(meter));
         }
     }
 
@@ -370,7 +373,7 @@ impl Context {
             .into_iter()
             .flatten()
             .find_map(|model| prices.resolve(&provider.prices, model))?;
-        resolved.price.cost(usage).ok()
+        resolved.price.cost(usage, metered.and_then(|metered| metered.service_tier.as_deref())).ok()
     }
 }
 

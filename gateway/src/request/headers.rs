@@ -140,6 +140,11 @@ pub(crate) fn to_remove(answer: &HeaderMap) -> Vec<HeaderName> {
     named_by_connection.chain(of_cors).chain(present).collect()
 }
 
+/// The service tier of an answer, where its head names one and its body does not: Gemini's.
+pub(crate) fn service_tier(headers: &HeaderMap) -> Option<&str> {
+    headers.get("x-gemini-service-tier")?.to_str().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

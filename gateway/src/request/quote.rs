@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use policy::{AgentName, Denial, DenialCode, Price, Quote, RouteClass};
+use policy::{AgentName, Denial, DenialCode, Part, Price, Quote, RouteClass};
 
 use crate::config::{Budget, Reserve, UnknownModel};
 use crate::meter;
@@ -78,25 +78,45 @@ pub(crate) fn quote(
     let answers = facts.body.as_ref().map_or(1, |body| body.answers);
     let price = price(facts, provider, snapshot);
     let input = match config.reserve {
-        Reserve::Strict => input_bound(facts, price.as_ref(), body_bytes)?,
+        Reserve::Strict => input_bound(facts, price, body_bytes)?,
         Reserve::Rolling => facts.estimate_input(body_bytes),
     };
-    let quote = match (&price, config.unknown_model) {
+    let quote = match (price, config.unknown_model) {
         _ if is_free(provider) => Quote::unpriced(input, answers).with_price(),
         (Some(price), _) => {
             // An estimate may be short, and a long context is dearer as a whole.
-            let rates = price.rates_for(if is_strict { input } else { input.saturating_mul(5) / 4 });
-            Quote::priced(input, answers, rates, is_strict)
+            let reached = if is_strict { input } else { input.saturating_mul(5) / 4 };
+            let rates = price.rates_for(reached, &service_tiers(facts, is_strict));
+            Quote::priced(input, answers, &rates, input_parts(facts, is_strict))
         }
         (None, UnknownModel::Deny) => Quote::unpriced(input, answers),
         (None, UnknownModel::Allow) => Quote::unpriced(input, answers).with_price(),
         (None, UnknownModel::ChargeMax) => match snapshot.prices.dearest(&provider.prices) {
-            Some(rates) => Quote::priced(input, answers, &rates, is_strict),
+            Some(rates) => Quote::priced(input, answers, &rates, input_parts(facts, is_strict)),
             None => Quote::unpriced(input, answers),
         },
     };
-    let (least, most) = output(facts, config, price.as_ref(), lengths);
+    let (least, most) = output(facts, config, price, lengths);
     Ok(quote.with_output(least, most))
+}
+
+/// The service tiers beside the ordinary one in which the answer may come. Where the caller leaves it to the provider,
+/// the account's own setting decides, which may be the dearer tier.
+fn service_tiers(facts: &Facts, is_strict: bool) -> Vec<&str> {
+    let asked = facts.body.as_ref().map_or(&[][..], |body| &body.service_tiers);
+    let is_left_open = asked.is_empty() || asked.iter().any(|tier| tier.eq_ignore_ascii_case("auto"));
+    let may_be = (is_strict && is_left_open).then_some("priority");
+    asked.iter().map(String::as_str).chain(may_be).collect()
+}
+
+/// What the input may be charged as. An estimate takes it for text.
+fn input_parts(facts: &Facts, is_strict: bool) -> &'static [Part] {
+    use Part::{AudioInput, CacheWrite1h, CacheWrite5m, ImageInput, Input};
+    match &facts.body {
+        _ if !is_strict => &[Input, CacheWrite5m],
+        Some(body) if body.contents.is_text() => &[Input, CacheWrite5m, CacheWrite1h],
+        Some(_) | None => &[Input, CacheWrite5m, CacheWrite1h, AudioInput, ImageInput],
+    }
 }
 
 /// The most tokens that the input can have: what its bytes allow, or what the model takes at all.
@@ -126,9 +146,9 @@ pub(crate) fn is_free(provider: &Provider) -> bool {
 }
 
 /// The price of what is asked for. Where other models may answer, it is that of none of them.
-fn price(facts: &Facts, provider: &Provider, snapshot: &Snapshot) -> Option<Price> {
+fn price<'a>(facts: &Facts, provider: &Provider, snapshot: &'a Snapshot) -> Option<&'a Price> {
     let model = facts.model.as_deref().filter(|_| !facts.names_other_models)?;
-    snapshot.prices.resolve(&provider.prices, model).map(|resolved| resolved.price.clone())
+    snapshot.prices.resolve(&provider.prices, model).map(|resolved| resolved.price)
 }
 
 /// The shortest and the longest answer to reserve for, in tokens.

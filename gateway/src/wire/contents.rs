@@ -97,6 +97,12 @@ impl Contents {
     pub fn text_bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.base64_bytes).saturating_sub(self.image_bytes)
     }
+
+    /// Whether all of it is text, as far as it tells.
+    pub fn is_text(&self) -> bool {
+        let images = self.images + self.linked_images + self.doubtful_images;
+        self.base64_bytes == 0 && images == 0 && !self.is_unbounded
+    }
 }
 
 /// Tokens of so many bytes of base64, of which about 1.4 are a token. Rounded up.

@@ -31,6 +31,8 @@ pub struct RequestFacts {
     pub contents: Contents,
     /// Prompts that get answers of their own, at least one.
     pub prompts: u32,
+    /// The service tiers asked for (`service_tier`, `speed`), in the caller's words.
+    pub service_tiers: Vec<String>,
     /// `stream_options.include_usage`: what it says (`null` is none) and where.
     pub(super) include_usage: Option<(Option<bool>, Range<usize>)>,
     /// Where a rewrite can put a member: into the body, and into the objects that hold some of the fields.
@@ -156,6 +158,8 @@ enum Field {
     /// One, or a list of them that get an answer each.
     Prompts,
     Background,
+    /// OpenAI's and Gemini's tier, and Anthropic's speed, which is priced like one.
+    ServiceTier,
     GenerationConfig,
     Options,
 }
@@ -172,6 +176,9 @@ const FIELDS: &[(&str, Field)] = &[
     ("best_of", Field::Answers("best_of")),
     ("prompt", Field::Prompts),
     ("background", Field::Background),
+    ("service_tier", Field::ServiceTier),
+    ("serviceTier", Field::ServiceTier),
+    ("speed", Field::ServiceTier),
     ("generationConfig", Field::GenerationConfig),
     ("generation_config", Field::GenerationConfig),
     ("options", Field::Options),
@@ -220,6 +227,7 @@ impl RequestFacts {
             is_background: false,
             contents: Contents::default(),
             prompts: 1,
+            service_tiers: Vec::new(),
             include_usage: None,
             members: Members { start: 0, is_empty: true },
             stream_options: Nested::Absent,
@@ -255,6 +263,11 @@ impl RequestFacts {
             Some(Field::Background) => {
                 self.is_background = boolean(scanner, "background")?.0.unwrap_or(false);
             }
+            // Speech has a `speed` too, which is a number.
+            Some(Field::ServiceTier) if scanner.kind()? == Kind::String => {
+                self.service_tiers.push(scanner.string()?.chars().collect());
+            }
+            Some(Field::ServiceTier) => scanner.skip_member(key)?,
             Some(Field::StreamOptions) => {
                 self.stream_options = self.nested(scanner, STREAM_OPTIONS_FIELDS)?
             }

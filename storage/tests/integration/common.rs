@@ -103,6 +103,7 @@ pub(crate) fn row(number: u64) -> RequestRow {
             cache_write_1h: number + 3,
             output: number + 4,
             reasoning: number / 2,
+            ..Usage::default()
         },
         cost: Some(NanoUsd::from_nanos(i64::try_from(number).unwrap() * 7)),
         latency_us: number + 10,

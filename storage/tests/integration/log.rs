@@ -41,6 +41,7 @@ fn any_row() -> impl Strategy<Value = RequestRow> {
             cache_write_1h: usage[3],
             output: usage[4],
             reasoning: usage[5],
+            ..Usage::default()
         },
         cost: numbers.2.map(NanoUsd::from_nanos),
         latency_us: numbers.0 >> 1,

@@ -66,7 +66,7 @@ pub(crate) fn read(path: &Path) -> Result<DocumentMut, Failure> {
 }
 
 /// Puts a new file in the place of the old one in one step, readable for this user alone.
-fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
     let mut draft = tempfile::Builder::new().prefix(".config.").suffix(".tmp").tempfile_in(folder)?;
     draft.write_all(text.as_bytes())?;
     draft.as_file().sync_all()?;

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::failure::{Exit, Failure};
 pub(crate) use edit::read as read_document;
+pub(crate) use edit::replace;
 use edit::{Override, edit, override_names, remove_override, set_override};
 pub(crate) use reach::reach;
 

@@ -25,9 +25,10 @@ fn gateway(reserve: &str) -> Gateway {
     Gateway::start_with(&Setup { tables, ..Setup::default() })
 }
 
-/// A question to gpt-4o with a limit on the answer.
+/// A question to gpt-4o with a limit on the answer, at the ordinary rates.
 fn question(script: &str, max_tokens: u64) -> Request {
-    let body = format!(r#"{{"model":"gpt-4o","max_tokens":{max_tokens},"messages":[]}}"#);
+    let body =
+        format!(r#"{{"model":"gpt-4o","max_tokens":{max_tokens},"service_tier":"default","messages":[]}}"#);
     Request::post(CHAT, body).script(script)
 }
 

@@ -15,7 +15,7 @@ fn a_strict_budget_lowers_the_limit_of_an_answer_to_what_it_affords() {
     let gateway = gateway("strict");
     set(&gateway, "agent:tester", &usd(500 * OUTPUT_NANOS), "total");
     let script = gateway.mock.plays(json(answer(10, 300)));
-    let body = r#"{"model":"gpt-4o","max_tokens":4000,"messages":[]}"#;
+    let body = r#"{"model":"gpt-4o","max_tokens":4000,"service_tier":"default","messages":[]}"#;
     let response = gateway.ask(Request::post(CHAT, body).script(&script)).expect(200);
     let limit = sent(&gateway, &script)["max_tokens"].as_u64().unwrap();
     // The body's bytes are reserved as input, each as a token of 2500 nano-dollars.
@@ -42,7 +42,9 @@ fn a_strict_budget_sets_a_limit_where_there_is_none_and_it_does_not_afford_the_l
         ("/openai/v1/responses", r#"{"model":"gpt-4o","input":"x"}"#, "max_output_tokens"),
     ] {
         let script = gateway.mock.plays(json(answer(10, 30)));
-        gateway.ask(Request::post(target, body).script(&script)).expect(200);
+        let id = gateway.ask(Request::post(target, body).script(&script)).expect(200).id();
+        // A request is settled a moment after its answer.
+        gateway.row(&id);
         let limit = sent(&gateway, &script)[field].as_u64().unwrap_or_else(|| panic!("no {field}"));
         assert!((256..5_000).contains(&limit), "{target}: {limit}");
     }
@@ -63,12 +65,27 @@ fn a_stream_in_a_strict_budget_is_limited_and_still_asked_for_its_usage() {
 #[test]
 fn below_256_tokens_a_strict_budget_refuses() {
     let gateway = gateway("strict");
-    let body = r#"{"model":"gpt-4o","max_tokens":4000,"messages":[]}"#;
+    let body = r#"{"model":"gpt-4o","max_tokens":4000,"service_tier":"default","messages":[]}"#;
     let input = i64::try_from(body.len()).unwrap() * 2_500;
     set(&gateway, "agent:tester", &usd(input + 255 * OUTPUT_NANOS), "total");
     gateway.ask(Request::post(CHAT, body)).expect_refusal(429, "budget_exceeded");
     set(&gateway, "agent:tester", &usd(input + 256 * OUTPUT_NANOS), "total");
     gateway.ask(Request::post(CHAT, body)).expect(200);
+}
+
+/// OpenAI leaves it to the account in which tier a request without a word about it is served; what the response says
+/// is charged, and priority costs $4.25 and $17.
+#[test]
+fn a_strict_budget_covers_the_dearest_service_tier_that_may_answer() {
+    let gateway = gateway("strict");
+    let script = gateway.mock.plays(json(answer(10, 300).replacen('{', r#"{"service_tier":"priority","#, 1)));
+    set(&gateway, "agent:tester", &usd(500 * OUTPUT_NANOS), "total");
+    let body = r#"{"model":"gpt-4o","max_tokens":4000,"messages":[]}"#;
+    let id = gateway.ask(Request::post(CHAT, body).script(&script)).expect(200).id();
+    let limit = sent(&gateway, &script)["max_tokens"].as_i64().unwrap();
+    let input = i64::try_from(body.len()).unwrap() * 4_250;
+    assert_eq!(limit, (500 * OUTPUT_NANOS - input) / 17_000);
+    assert_eq!(gateway.row(&id).request.cost, Some(NanoUsd::from_nanos(10 * 4_250 + 300 * 17_000)));
 }
 
 #[test]
