@@ -373,7 +373,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TARGETS: [(&str, fn(&[u8])); 4] = [
+    type Target = (&'static str, fn(&[u8]));
+    const TARGETS: [Target; 4] = [
         ("sse_frame", sse_frame),
         ("json_leaves", json_leaves),
         ("scan_stream", scan_stream),

@@ -231,6 +231,7 @@ mod tests {
     /// The log of ninety busy days. `cargo test --release -p storage -- --ignored --nocapture a_long_log`
     #[test]
     #[ignore = "writes two gigabytes"]
+    #[expect(clippy::print_stderr, reason = "it is run for its figures")]
     fn a_long_log_is_summed_up_at_once() {
         let home = tempfile::tempdir().unwrap();
         let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
