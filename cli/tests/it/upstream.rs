@@ -36,7 +36,8 @@ fn ask(script: impl Fn(&mut Conn) -> std::io::Result<Then> + Send + Sync + 'stat
     let gateway = gateway();
     let script = gateway.mock.script(move |_, conn| script(conn));
     let response = gateway.ask(Request::post(CHAT, BODY).script(&script));
-    assert_eq!(gateway.mock.received(&script).len(), 1, "a request is sent once");
+    let times = gateway.mock.received(&script).len();
+    assert_eq!(times, 1, "a request is sent once: {:?} {}", response.head, response.text());
     response
 }
 
