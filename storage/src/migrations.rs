@@ -7,12 +7,13 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::{Doing, Error};
 
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     include_str!("../migrations/0001_policy.sql"),
     include_str!("../migrations/0002_requests.sql"),
     include_str!("../migrations/0003_control.sql"),
     include_str!("../migrations/0004_canaries.sql"),
     include_str!("../migrations/0005_risk.sql"),
+    include_str!("../migrations/0007_watch.sql"),
 ];
 
 /// The version of the schema this program works with.
@@ -114,6 +115,9 @@ mod tests {
                     | "canary_plants"
                     | "risk_events"
                     | "risk_clears"
+                    | "watch_starts"
+                    | "watch_samples"
+                    | "watch_findings"
             ) {
                 continue; // the tables that hold no policy
             }

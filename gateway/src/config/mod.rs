@@ -8,6 +8,7 @@ mod notifications;
 mod providers;
 mod reader;
 mod risk;
+mod watch;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,7 @@ pub use notifications::{Notifications, Webhook};
 pub use reader::{Fault, parse_duration};
 use reader::{Reader, Section, boolean, duration, integer, size, text, texts};
 pub use risk::Risk;
+pub use watch::WatchScope;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub struct Config {
     pub notifications: Notifications,
     /// What follows from what is seen.
     pub risk: Risk,
+    /// Whose use `watch` compares with the log, by provider.
+    pub watch: HashMap<ProviderId, WatchScope>,
     /// Every provider, built in or configured, by name; aliases are names of their own.
     pub providers: HashMap<ProviderId, std::sync::Arc<Provider>>,
     /// Old or needless keys that were read, and what replaced them.
@@ -196,6 +200,7 @@ impl Config {
             budget: budget::read_budget(&mut reader, &mut root),
             notifications: notifications::read(&mut reader, &mut root),
             risk: risk::read_risk(&mut reader, &mut root),
+            watch: watch::read(&mut reader, &mut root),
             providers: providers::read(&mut reader, &mut root, home),
             notes: Vec::new(),
         };

@@ -4,5 +4,6 @@ pub mod home;
 pub mod control;
 pub(crate) mod runs;
 pub(crate) mod notify;
+pub mod outbound;
 pub(crate) mod daemon;
 pub(crate) mod server;

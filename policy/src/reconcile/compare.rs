@@ -135,7 +135,8 @@ fn points(series: &Series, log: &Log, measure: Measure) -> Vec<Point> {
 /// Rows of buckets that together report more than explains them by more than the threshold.
 fn rows_with_more(points: &[Point], threshold: i128) -> Vec<Range<usize>> {
     let mut found = Vec::new();
-    let mut parts = Vec::from_iter([0..points.len()]);
+    let whole = 0..points.len();
+    let mut parts = vec![whole];
     while let Some(part) = parts.pop() {
         let Some((row, excess)) = row_with_most(points, part.clone()) else { continue };
         if excess > threshold {
