@@ -172,6 +172,7 @@ impl<'a> Checker<'a> {
         let known = self.known_models(config, &id, scope)?;
         let mut findings = Vec::new();
         for series in series {
+            report.is_compared |= series.kind != SeriesKind::Counter || !series.buckets.is_empty();
             report.compared.extend(Compared::of(series, &log));
             findings.extend(reconcile(series, &log, &known, &self.settings.limits));
         }

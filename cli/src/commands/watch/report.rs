@@ -26,6 +26,8 @@ pub(super) struct ProviderReport {
     /// Whose use is compared.
     pub(super) scope: &'static str,
     pub(super) compared: Vec<Compared>,
+    /// Whether anything was compared, be it that nothing was used.
+    pub(super) is_compared: bool,
     pub(super) faults: Vec<Fault>,
     pub(super) notes: Vec<String>,
     pub(super) findings: Vec<RaisedFinding>,
@@ -88,6 +90,7 @@ impl ProviderReport {
             provider,
             scope: "none",
             compared: Vec::new(),
+            is_compared: false,
             faults: Vec::new(),
             notes: Vec::new(),
             findings: Vec::new(),
@@ -116,12 +119,12 @@ impl ProviderReport {
     }
 
     fn status(&self) -> &'static str {
-        match (self.findings.is_empty(), self.faults.is_empty(), self.compared.is_empty()) {
+        match (self.findings.is_empty(), self.faults.is_empty(), self.is_compared) {
             (false, ..) => "findings",
             (true, false, _) => "error",
             // Nothing is old enough yet, or a counter was looked at for the first time.
-            (true, true, true) => "baseline",
-            (true, true, false) => "ok",
+            (true, true, false) => "baseline",
+            (true, true, true) => "ok",
         }
     }
 

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::account::{ADMIN_KEY, DAY, HOUR, MONDAY, Use, Watched};
-use crate::support::{Mock, Then, answer, answer_with, json as json_answer};
+use crate::support::{Authority, Mock, Then, answer, answer_with, json as json_answer};
 
 fn watched() -> Watched {
     let watched = Watched::new().admin("openai");
@@ -98,6 +98,51 @@ fn a_key_goes_only_where_it_was_stored_for() {
     for received in watched.mock.unasked() {
         assert_eq!(received.get("authorization").as_deref(), Some(format!("Bearer {ADMIN_KEY}").as_str()));
     }
+}
+
+#[test]
+fn a_key_is_in_no_file_and_in_no_output() {
+    let watched = watched();
+    watched.book([Use { input: 8, ..Use::openai(MONDAY + DAY + 3 * HOUR) }]);
+    for args in [vec!["watch", "--once"], vec!["--json", "watch", "--once", "--auto-revoke"]] {
+        let output = watched.run(&args).expect(6);
+        assert!(!format!("{}{}", output.stdout, output.stderr).contains("0SENTINEL0"));
+    }
+    for file in std::fs::read_dir(watched.home.path()).unwrap() {
+        let path = file.unwrap().path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            assert!(!bytes.windows(10).any(|part| part == b"0SENTINEL0"), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_nobody_trusts_gets_no_key() {
+    let authority = Authority::for_server("localhost");
+    let provider = Mock::start_tls(authority.server.clone());
+    provider.always(|_, conn| conn.send(json_answer(r#"{"data":[]}"#)).map(|()| Then::Close));
+    let watched = Watched::new();
+    let ca_file = watched.home.file("ca.pem");
+    std::fs::write(&ca_file, &authority.pem).unwrap();
+    let upstream = format!("https://localhost:{}", provider.address.port());
+    let config = |ca_file: &str| {
+        format!("[providers.openai]\nupstream = \"{upstream}\"\nlocal = true\nca_file = \"{ca_file}\"\n")
+    };
+    watched.home.write_config(&config(""));
+    let watched = watched.admin("openai");
+    watched.at(MONDAY + DAY);
+    // A variable of the environment is not whom the owner trusts.
+    let look = || {
+        let command = watched.command(&["--json", "watch", "--once", "--provider", "openai"]);
+        command.env("SSL_CERT_FILE", &ca_file).env("HTTPS_PROXY", "http://127.0.0.1:1").run()
+    };
+    let report = look().expect(1).json();
+    assert_eq!(openai(&report)["errors"][0]["code"], "unreachable", "{report:#}");
+    assert!(provider.unasked().is_empty());
+    watched.home.write_config(&config(ca_file.to_str().unwrap()));
+    look().expect(0);
+    assert_eq!(provider.unasked()[0].get("authorization"), Some(format!("Bearer {ADMIN_KEY}")));
 }
 
 #[test]

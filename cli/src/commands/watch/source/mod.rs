@@ -144,3 +144,56 @@ pub(super) fn scope_name(scope: &WatchScope) -> &'static str {
         (true, true) => "organisation",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+
+    #[track_caller]
+    fn check_aligned(begin: i64, end: i64, expected: Result<bool, ()>) {
+        let asked = Span { begin: 10 * HOUR, end: 20 * HOUR };
+        let found = aligned(begin, end, HOUR, asked).map(|span| span.is_some()).map_err(|_| ());
+        assert_eq!(found, expected, "{begin} to {end}");
+    }
+
+    #[test]
+    fn a_bucket_is_as_wide_as_was_asked_for_or_not_understood() {
+        check_aligned(10 * HOUR, 11 * HOUR, Ok(true));
+        check_aligned(19 * HOUR, 20 * HOUR, Ok(true));
+        // The hour that is not over yet, and one that nobody asked for.
+        check_aligned(20 * HOUR, 21 * HOUR, Ok(false));
+        check_aligned(9 * HOUR, 10 * HOUR, Ok(false));
+        check_aligned(10 * HOUR, 12 * HOUR, Err(()));
+        check_aligned(10 * HOUR + 1, 11 * HOUR + 1, Err(()));
+        check_aligned(11 * HOUR, 10 * HOUR, Err(()));
+        check_aligned(i64::MAX, i64::MIN, Err(()));
+    }
+
+    #[test]
+    fn lines_of_one_time_are_added_up_and_others_must_not_overlap() {
+        let tokens = |count| Amounts { tokens: Some(count), ..Amounts::default() };
+        let span = |begin, end| Span { begin: begin * HOUR, end: end * HOUR };
+        let mut buckets = Buckets::default();
+        buckets.add(span(2, 3), Some("a"), &tokens(1));
+        buckets.add(span(0, 1), None, &tokens(2));
+        buckets.add(span(2, 3), Some(""), &tokens(4));
+        let series = buckets.into_series(SeriesKind::Usage, HOUR).unwrap();
+        let sums: Vec<_> =
+            series.buckets.iter().map(|bucket| (bucket.span.begin / HOUR, bucket.used.tokens)).collect();
+        assert_eq!(sums, [(0, Some(2)), (2, Some(5))]);
+        assert_eq!(series.buckets[1].models.keys().collect::<Vec<_>>(), ["a"]);
+        let mut buckets = Buckets::default();
+        buckets.add(span(0, 2), None, &tokens(1));
+        buckets.add(span(1, 3), None, &tokens(1));
+        assert!(buckets.into_series(SeriesKind::Usage, HOUR).is_err());
+    }
+
+    #[test]
+    fn an_id_passes_an_empty_list_or_one_that_has_it() {
+        let (id, list) = ("key_1".to_owned(), ["key_1".to_owned()]);
+        assert!(passes(&[], None) && passes(&[], Some(&id)) && passes(&list, Some(&id)));
+        assert!(!passes(&list, None) && !passes(&list, Some(&"key_2".to_owned())));
+    }
+}
