@@ -256,9 +256,10 @@ impl State {
         let is_openai = query.get("start_time").is_some();
         let bucket = |index: usize| {
             let at = begin + i64::try_from(index).unwrap() * width;
-            // Booked to when it ended.
-            let of: Vec<Use> =
-                uses.iter().filter(|one| (at..at + width).contains(&one.end)).copied().collect();
+            // Booked to when it ended, or some time later.
+            let late = if is_openai { 0 } else { 20 * MINUTE };
+            let is_of = |one: &&Use| (at..at + width).contains(&(one.end + late));
+            let of: Vec<Use> = uses.iter().filter(is_of).copied().collect();
             match is_openai {
                 true => {
                     json!({ "object": "bucket", "start_time": at / 1_000_000, "end_time": (at + width) / 1_000_000, "results": lines(&of) })
