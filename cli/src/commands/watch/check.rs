@@ -45,7 +45,7 @@ impl<'a> Checker<'a> {
         vault: Vault,
         is_over: Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
-        let asked = Asked { seq: 0, models: Vec::new() };
+        let asked = nothing_asked();
         let (store, prices) = (app.store()?, gateway::embedded_prices());
         Ok(Self { app, settings, vault, store, prices, is_over, asked })
     }
@@ -53,6 +53,10 @@ impl<'a> Checker<'a> {
     /// Looks at every provider once.
     pub(super) fn check(&mut self) -> Result<Report, Failure> {
         self.vault.refresh()?;
+        if self.store.check_in_place().is_err() {
+            // Another database has taken its place, with another log.
+            (self.store, self.asked) = (self.app.store()?, nothing_asked());
+        }
         let config = self.app.config()?;
         let watched = watched(self.settings, &config, &self.vault);
         if watched.is_empty() {
@@ -226,6 +230,10 @@ impl<'a> Checker<'a> {
         }
         Ok(report)
     }
+}
+
+fn nothing_asked() -> Asked {
+    Asked { seq: 0, models: Vec::new() }
 }
 
 fn leak(provider: &ProviderId, found: &RaisedFinding, is_revoked: bool) -> Leak {
