@@ -173,7 +173,13 @@ impl App {
 
 /// The wall clock, in microseconds since the epoch.
 pub(crate) fn now_us() -> TimestampUs {
-    jiff::Timestamp::now().as_microsecond()
+    let machine = || jiff::Timestamp::now().as_microsecond();
+    // Only in a build for tests, which cannot wait for a week: a clock that stands at what they say.
+    if !cfg!(debug_assertions) {
+        return machine();
+    }
+    let set = std::env::var("TOKFENCE_TEST_NOW_US").ok().and_then(|text| text.parse().ok());
+    set.unwrap_or_else(machine)
 }
 
 /// The known name that is most like what was typed, if one is.

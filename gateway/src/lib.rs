@@ -30,6 +30,8 @@ pub use process::control;
 
 pub use process::daemon::DaemonError;
 pub use process::home::{self, Home};
+pub use process::notify::{Leak, tell_leaks};
+pub use process::outbound;
 pub use process::runs::{DEAD_RUN, RunLock, end_dead_runs};
 pub use process::server::{ServeError, ServeOptions, Serving, serve};
 pub use provider::catalogue;

@@ -26,6 +26,7 @@ mod risk;
 mod rules;
 mod admit;
 pub mod scan;
+pub mod reconcile;
 mod attenuate;
 
 pub use admit::{Ask, Caller, Plan, Transport, admit};

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 const NANOS_PER_USD: i64 = 1_000_000_000;
 const DECIMALS: usize = 9;
+/// No number that means an amount is longer.
+const TEXT_BYTES_MAX: usize = 100;
 
 /// An amount of money in nano-dollars (10⁻⁹ USD). Negative amounts are debts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +54,44 @@ impl NanoUsd {
     pub fn checked_sub(self, other: Self) -> Result<Self, Overflow> {
         self.0.checked_sub(other.0).map(Self).ok_or(Overflow)
     }
+
+    /// Reads an amount as programs write numbers: `0.06`, `-3`, `1.5e-05`, with any number of decimals. The point moves
+    /// `shift` places to the right first: 0 for dollars, -2 for cents. What is left below a nano-dollar is dropped.
+    ///
+    /// # Errors
+    /// [`InvalidAmount`] when the text is no such number, or the amount does not fit.
+    pub fn from_decimal(text: &str, shift: i32) -> Result<Self, InvalidAmount> {
+        let invalid = || InvalidAmount(text.chars().take(40).collect());
+        let unsigned = text.strip_prefix('-').unwrap_or(text);
+        let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+        let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !all_digits(whole) || !all_digits(fraction) || exponent.len() > 5 || text.len() > TEXT_BYTES_MAX {
+            return Err(invalid());
+        }
+        let exponent: i64 = exponent.parse().map_err(|_| invalid())?;
+        let digits = format!("{whole}{fraction}");
+        // How many digits stand before the point once it has moved, counted in nano-dollars.
+        let kept = whole.len() as i64 + exponent + i64::from(shift) + DECIMALS as i64;
+        let nanos = whole_part(&digits, kept).ok_or_else(invalid)?;
+        Ok(Self(if unsigned.len() < text.len() { -nanos } else { nanos }))
+    }
+}
+
+/// The number that the first `kept` digits make, with zeros where there are not so many.
+fn whole_part(digits: &str, kept: i64) -> Option<i64> {
+    let Ok(kept) = usize::try_from(kept) else { return Some(0) };
+    let zeros = digits.len() - digits.trim_start_matches('0').len();
+    if kept <= zeros || zeros == digits.len() {
+        return Some(0);
+    }
+    let given = &digits[zeros..kept.min(digits.len())];
+    let wanted = kept - zeros;
+    // More digits than the largest amount has.
+    if wanted > 19 {
+        return None;
+    }
+    format!("{given:0<wanted$}").parse().ok()
 }
 
 impl TryFrom<u128> for NanoUsd {
@@ -135,6 +175,42 @@ mod tests {
         }
     }
 
+    #[track_caller]
+    fn check_decimal(text: &str, shift: i32, nanos: Option<i64>) {
+        assert_eq!(NanoUsd::from_decimal(text, shift).ok().map(NanoUsd::nanos), nanos, "{text} by {shift}");
+    }
+
+    #[test]
+    fn numbers_of_providers_are_read_without_a_float() {
+        check_decimal("0.06", 0, Some(60_000_000));
+        check_decimal("123.45", -2, Some(1_234_500_000));
+        check_decimal("123.78912", -2, Some(1_237_891_200));
+        check_decimal("1", -2, Some(10_000_000));
+        check_decimal("1.5e-05", 0, Some(15_000));
+        check_decimal("1E+2", 0, Some(100_000_000_000));
+        check_decimal("2e3", -2, Some(20_000_000_000));
+        check_decimal("-0.5", 0, Some(-500_000_000));
+        check_decimal("0.1234567899999999999999999999", 0, Some(123_456_789));
+        check_decimal("0.30000000000000004", 0, Some(300_000_000));
+        check_decimal("1e-300", 0, Some(0));
+        check_decimal("0e9999", 0, Some(0));
+        check_decimal("000.000", 0, Some(0));
+        check_decimal("9223372036.854775807", 0, Some(i64::MAX));
+    }
+
+    #[test]
+    fn what_is_no_number_or_too_large_is_refused() {
+        for text in
+            ["", "-", ".5", "1.", "+1", "1e", "1e1e1", "0x10", "NaN", "1,0", "1 ", "--1", "1e99999999"]
+        {
+            check_decimal(text, 0, None);
+        }
+        check_decimal("9223372036.854775808", 0, None);
+        check_decimal("1e11", 0, None);
+        check_decimal("1e9999", 0, None);
+        check_decimal(&"1".repeat(101), 0, None);
+    }
+
     #[test]
     fn small_amounts_stay_visible() {
         assert_eq!(NanoUsd(150_000).to_string(), "0.000150");
@@ -156,6 +232,19 @@ mod tests {
         #[test]
         fn text_round_trips(nanos in 0..i64::MAX) {
             prop_assert_eq!(NanoUsd(nanos).to_string().parse(), Ok(NanoUsd(nanos)));
+        }
+
+        #[test]
+        fn a_number_is_the_same_with_a_sign_an_exponent_and_in_cents(nanos in -i64::MAX..i64::MAX) {
+            let text = NanoUsd(nanos).to_string();
+            prop_assert_eq!(NanoUsd::from_decimal(&text, 0), Ok(NanoUsd(nanos)));
+            prop_assert_eq!(NanoUsd::from_decimal(&format!("{text}e2"), -2), Ok(NanoUsd(nanos)));
+            prop_assert_eq!(NanoUsd::from_decimal(&format!("{nanos}e-9"), 0), Ok(NanoUsd(nanos)));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "[-+0-9.eE ]{0,24}", shift in -30i32..30) {
+            let _ = NanoUsd::from_decimal(&text, shift);
         }
     }
 }

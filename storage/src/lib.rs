@@ -33,6 +33,7 @@ mod writer;
 mod retention;
 mod query;
 mod sums;
+mod watch;
 
 pub use agents::AgentSummary;
 pub use budgets::{BudgetSet, BudgetStatus};
@@ -50,4 +51,5 @@ pub use row::{LogText, LoggedRequest, Outcome, RequestRow, UnknownOutcome};
 pub use rules::PolicyRows;
 pub use store::Store;
 pub use sums::{Stats, StatsBy, StatsGroup, StatsQuery, StatsRow};
+pub use watch::{Asked, CounterSample, RaisedFinding};
 pub use writer::{Writer, WriterConfig};

@@ -7,13 +7,14 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::{Doing, Error};
 
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     include_str!("../migrations/0001_policy.sql"),
     include_str!("../migrations/0002_requests.sql"),
     include_str!("../migrations/0003_control.sql"),
     include_str!("../migrations/0004_canaries.sql"),
     include_str!("../migrations/0005_risk.sql"),
     include_str!("../migrations/0006_sums.sql"),
+    include_str!("../migrations/0007_watch.sql"),
 ];
 
 /// The version of the schema this program works with.
@@ -117,6 +118,9 @@ mod tests {
                     | "risk_clears"
                     | "request_sums"
                     | "request_sums_mark"
+                    | "watch_starts"
+                    | "watch_samples"
+                    | "watch_findings"
             ) {
                 continue; // the tables that hold no policy
             }

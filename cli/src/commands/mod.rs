@@ -17,6 +17,7 @@ pub(crate) mod env;
 pub(crate) mod provider;
 pub(crate) mod log;
 pub(crate) mod stats;
+pub(crate) mod watch;
 pub(crate) mod pricing;
 pub(crate) mod config;
 pub(crate) mod completions;
@@ -85,6 +86,8 @@ pub(crate) enum Command {
     Log(log::Log),
     /// Sums over the log
     Stats(stats::Stats),
+    /// Compare what providers report of their accounts with the log, to find a stolen key
+    Watch(watch::Watch),
     /// Prices of models
     #[command(subcommand)]
     Pricing(pricing::Pricing),
@@ -123,6 +126,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Provider(command) => done(command.run(app)),
         Command::Log(command) => done(command.run(app)),
         Command::Stats(command) => done(command.run(app)),
+        Command::Watch(command) => command.run(app),
         Command::Pricing(command) => done(command.run(app)),
         Command::Config(command) => command.run(app),
         Command::Completions(command) => done(command.run(app)),

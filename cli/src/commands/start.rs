@@ -218,7 +218,7 @@ fn announce(app: &App, serving: &Serving, is_background: bool) {
 
 /// Begins anew without the variables that would change whom the gateway trusts: they cannot be taken out of a
 /// process that runs, only left out of one that starts.
-fn leave_ignored_variables() -> Result<(), Failure> {
+pub(crate) fn leave_ignored_variables() -> Result<(), Failure> {
     if !IGNORED_VARIABLES.iter().any(|variable| std::env::var_os(variable).is_some()) {
         return Ok(());
     }

@@ -30,6 +30,7 @@ mod process;
 mod run;
 mod canary;
 mod notifications;
+mod watch;
 mod sentinel;
 mod prompts;
 mod cli_faults;

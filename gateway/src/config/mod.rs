@@ -9,6 +9,7 @@ mod prices;
 mod providers;
 mod reader;
 mod risk;
+mod watch;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,7 @@ pub use prices::{PriceOrigin, Prices, PricesError, embedded_prices};
 pub use reader::{Fault, parse_duration};
 use reader::{Reader, Section, boolean, duration, integer, size, text, texts};
 pub use risk::Risk;
+pub use watch::WatchScope;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// What follows from what is seen.
     pub risk: Risk,
+    /// Whose use `watch` compares with the log, by provider.
+    pub watch: HashMap<ProviderId, WatchScope>,
     /// Every provider, built in or configured, by name; aliases are names of their own.
     pub providers: HashMap<ProviderId, std::sync::Arc<Provider>>,
     /// Old or needless keys that were read, and what replaced them.
@@ -210,6 +214,7 @@ impl Config {
             notifications: notifications::read(&mut reader, &mut root),
             metrics: read_metrics(&mut reader, &mut root),
             risk: risk::read_risk(&mut reader, &mut root),
+            watch: watch::read(&mut reader, &mut root),
             providers: providers::read(&mut reader, &mut root, home),
             notes: Vec::new(),
         };

@@ -4,6 +4,7 @@ pub mod home;
 pub mod control;
 pub(crate) mod runs;
 pub(crate) mod notify;
+pub mod outbound;
 pub(crate) mod daemon;
 mod bound;
 pub(crate) mod server;

@@ -9,6 +9,7 @@ mod canaries;
 mod rates;
 mod risk;
 mod log;
+mod watch;
 mod writer;
 mod ledger;
 mod stats;

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use gateway::catalogue::Provider;
-use gateway::config::{Config, Reserve, UnknownModel, Webhook};
-use policy::Signal;
+use gateway::config::{Config, Reserve, UnknownModel, WatchScope, Webhook};
+use policy::{ProviderId, Signal};
 use serde_json::{Value, json};
 use toml_edit::{DocumentMut, Item};
 
@@ -44,6 +44,7 @@ pub(super) fn settings(config: &Config, document: &DocumentMut) -> Vec<Setting> 
     let is_in_file = config.metrics.is_set;
     all.push(Setting { key: "metrics.listen".to_owned(), value: json!(listen), is_in_file });
     all.extend(of_risk(config, document));
+    all.extend(of_watch(config, document));
     for provider in each_once(config) {
         let names = std::iter::once(&provider.id).chain(&provider.aliases);
         let tables = names.filter_map(|name| document.get("providers")?.get(name.as_str()));
@@ -108,6 +109,27 @@ fn of_risk(config: &Config, document: &DocumentMut) -> Vec<Setting> {
         is_in_file: is_in_file(signals, signal.as_str()),
     });
     std::iter::once(initial).chain(signals).collect()
+}
+
+/// Which part of each account is ours, where the file says so.
+fn of_watch(config: &Config, document: &DocumentMut) -> Vec<Setting> {
+    let mut scopes: Vec<_> = config.watch.iter().collect();
+    scopes.sort_by_key(|(provider, _)| provider.as_str());
+    let of_scope = |(provider, scope): (&ProviderId, &WatchScope)| {
+        let table = document.get("watch").and_then(|table| table.get(provider.as_str()));
+        let models: Vec<&str> = scope.models.iter().map(policy::ModelGlob::as_str).collect();
+        let lists = [
+            ("api_key_ids", json!(scope.api_key_ids)),
+            ("project_ids", json!(scope.project_ids)),
+            ("models", json!(models)),
+        ];
+        lists.map(|(key, value)| Setting {
+            key: format!("watch.{provider}.{key}"),
+            value,
+            is_in_file: table.is_some_and(|table| table.get(key).is_some()),
+        })
+    };
+    scopes.into_iter().flat_map(of_scope).collect()
 }
 
 fn of_provider(provider: &Provider) -> [(&'static str, Value); 11] {
@@ -183,7 +205,7 @@ mod tests {
     #[test]
     fn the_example_has_every_key_with_its_default() {
         let example = of(EXAMPLE);
-        let defaults = of("[providers.openai]\n");
+        let defaults = of("[watch.openai]\n[providers.openai]\n");
         assert_eq!(example.len(), defaults.len());
         for (stated, default) in example.iter().zip(&defaults) {
             assert_eq!((&stated.key, &stated.value), (&default.key, &default.value));

@@ -208,6 +208,14 @@ impl Mock {
         name
     }
 
+    /// Lets a script answer what asks for none.
+    pub(crate) fn always(
+        &self,
+        script: impl Fn(&Received, &mut Conn) -> io::Result<Then> + Send + Sync + 'static,
+    ) {
+        self.state.scripts.lock().unwrap().insert(String::new(), Arc::new(Box::new(script)));
+    }
+
     /// A script that always answers these bytes and keeps the connection.
     pub(crate) fn plays(&self, answer: impl Into<Vec<u8>>) -> String {
         let answer = answer.into();

@@ -9,7 +9,7 @@ mod tls;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use gateway::{Gateway, Home, KEYS, Output, PASSPHRASE, Setup, program, rows};
+pub(crate) use gateway::{Command, Gateway, Home, KEYS, Output, PASSPHRASE, Setup, program, rows};
 pub(crate) use http::{Client, Request, Response};
 pub(crate) use mock::{Conn, Mock, Received, Then, answer, answer_with, chunk, json, sse};
 pub(crate) use tls::Authority;

@@ -9,7 +9,8 @@ mod webhook;
 
 use std::time::Duration;
 
-use policy::{RiskState, TimestampUs};
+use policy::reconcile::FindingKind;
+use policy::{ProviderId, RiskState, TimestampUs};
 use serde_json::{Map, Value, json};
 use storage::Warning;
 
@@ -77,6 +78,23 @@ impl Notice {
         Self::new("risk", level, message, details)
     }
 
+    /// A provider's account shows use that did not go through the gateway.
+    fn leak(leak: &Leak) -> Self {
+        let Leak { provider, kind, finding, is_revoked, .. } = leak;
+        let then = if *is_revoked { "; it is revoked" } else { "" };
+        let message = format!("tokfence: {provider}: {}{then}; tokfence watch --once", kind.reason());
+        let details = json!({
+            "provider": provider.as_str(),
+            "finding": finding,
+            "signal": kind.as_str(),
+            "model": leak.model,
+            "begin": instant(leak.begin),
+            "end": instant(leak.end),
+            "is_revoked": is_revoked,
+        });
+        Self::new("leak", Level::Critical, message, details)
+    }
+
     fn new(kind: &'static str, level: Level, message: String, details: Value) -> Self {
         let details = if let Value::Object(details) = details { details } else { Map::new() };
         Self { kind, level, message, details }
@@ -93,10 +111,42 @@ impl Notice {
             "kind": self.kind,
             "level": self.level.as_str(),
             "text": self.message,
-            "at": jiff::Timestamp::from_microsecond(at).ok().map(|at| at.to_string()),
+            "at": instant(at),
             "details": self.details,
         })
     }
+}
+
+fn instant(at: TimestampUs) -> Option<String> {
+    jiff::Timestamp::from_microsecond(at).ok().map(|at| at.to_string())
+}
+
+/// Use that did not go through the gateway, as its owner is told of it.
+#[derive(Clone, Debug)]
+pub struct Leak {
+    /// Whose account shows it.
+    pub provider: ProviderId,
+    /// What it is.
+    pub kind: FindingKind,
+    /// The number of the finding.
+    pub finding: i64,
+    /// The model, where it is one that nobody asked for.
+    pub model: Option<String>,
+    /// When it began.
+    pub begin: TimestampUs,
+    /// When it ended.
+    pub end: TimestampUs,
+    /// Whether the provider is revoked because of it.
+    pub is_revoked: bool,
+}
+
+/// Tells the owner of leaks, as the configuration says, whether or not a daemon runs. Waits until that has gone out, at
+/// most for so long.
+pub fn tell_leaks(leaks: &[Leak], config: &Notifications, patience: Duration) {
+    let notifier = Notifier::default();
+    let notices: Vec<Notice> = leaks.iter().map(Notice::leak).collect();
+    notifier.tell(&notices, config);
+    notifier.finish(patience);
 }
 
 /// Where notices go out.

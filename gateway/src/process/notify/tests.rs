@@ -41,6 +41,25 @@ fn risk_is_told_of_with_its_event() {
 }
 
 #[test]
+fn a_leak_is_told_of_with_what_was_done() {
+    let mut leak = Leak {
+        provider: "openai".parse().unwrap(),
+        kind: FindingKind::IdleUse,
+        finding: 3,
+        model: None,
+        begin: AT,
+        end: AT + 3_600_000_000,
+        is_revoked: false,
+    };
+    assert_eq!(
+        Notice::leak(&leak).document(AT).to_string(),
+        r#"{"kind":"leak","level":"critical","text":"tokfence: openai: the provider reports use while nothing went through this gateway; tokfence watch --once","at":"2025-11-24T16:00:00Z","details":{"provider":"openai","finding":3,"signal":"idle_use","model":null,"begin":"2025-11-24T16:00:00Z","end":"2025-11-24T17:00:00Z","is_revoked":false}}"#
+    );
+    leak.is_revoked = true;
+    assert!(Notice::leak(&leak).message().contains("; it is revoked;"));
+}
+
+#[test]
 fn a_slow_address_holds_up_nobody() {
     // It takes connections and never says anything.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use pingora::tls::install_default_crypto_provider;
+
 use super::*;
 
 const SHORT: Duration = Duration::from_millis(200);

@@ -1,0 +1,6 @@
+//! A stolen key is found, and honest use is not.
+
+mod account;
+mod errors;
+mod thief;
+mod week;
