@@ -14,6 +14,7 @@ mod metrics;
 mod pricing;
 mod models;
 mod streaming;
+mod sums;
 mod upstream;
 mod vault;
 mod capabilities;
