@@ -73,7 +73,7 @@ fn what_happened_is_counted_where_it_belongs() {
     );
     check(&found, r#"tokfence_estimated_requests_total{provider="openai",model="gpt-4o-mini"} 1"#);
     check(&found, r#"tokfence_budget_limit_usd{budget="agent:tester/daily"} 1.5"#);
-    check(&found, "tokfence_overhead_microseconds_count 3");
+    check(&found, "tokfence_overhead_seconds_count 3");
     check(&found, "tokfence_log_writing 1");
     check(&found, r#"tokfence_state{state="ok"} 1"#);
     let sent = ["false", "true"].map(|reused| {

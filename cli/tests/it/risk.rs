@@ -302,7 +302,7 @@ fn a_signal_is_followed_written_down_or_passed_over_as_its_owner_says() {
     assert_eq!((&course["agent"], &course["states"][0]["state"]), (&json!("tester"), &json!("ORANGE")));
     assert_eq!(course["refused_requests"], 1, "the one for an answer, and not the one for models: {course}");
     let text = gateway.run(["risk", "replay", "--signal", "all=enforce"]).expect(0).stdout;
-    assert!(text.contains("1 requests of the log would have been refused"), "{text}");
+    assert!(text.contains("1 request of the log would have been refused"), "{text}");
 }
 
 #[test]

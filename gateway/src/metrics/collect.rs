@@ -111,17 +111,10 @@ fn of_operation(
     }
     let labels = &labels[..3];
     let help = "From a request's head to the end of its answer";
-    families.times(
-        "gen_ai_client_operation_duration_seconds",
-        help,
-        labels,
-        &SECONDS,
-        MICROS,
-        of.duration.read(),
-    );
+    families.times("gen_ai_client_operation_duration_seconds", help, labels, &SECONDS, of.duration.read());
     let help = "From a request's head to the first byte of its answer's body";
     let name = "gen_ai_client_operation_time_to_first_chunk_seconds";
-    families.times(name, help, labels, &SECONDS, MICROS, of.first_byte.read());
+    families.times(name, help, labels, &SECONDS, of.first_byte.read());
 }
 
 fn of_refusals(families: &mut Families, metrics: &Metrics) {
@@ -130,7 +123,7 @@ fn of_refusals(families: &mut Families, metrics: &Metrics) {
         families.some("tokfence_refusals_total", help, &[("code", code.as_str())], read(count));
     }
     let help = "What a request takes of our own until it can be sent, waiting for its body left out";
-    families.times("tokfence_overhead_microseconds", help, &[], &MICROSECONDS, 1.0, metrics.overhead.read());
+    families.times("tokfence_overhead_seconds", help, &[], &MICROSECONDS, metrics.overhead.read());
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure is a float")]
@@ -259,7 +252,7 @@ impl Families {
         self.metric(name, help, MetricType::GAUGE, labels).set_gauge(gauge);
     }
 
-    /// Durations, told in `scale` microseconds.
+    /// Durations, told in seconds.
     #[expect(clippy::cast_precision_loss, reason = "a figure is a float")]
     fn times(
         &mut self,
@@ -267,19 +260,18 @@ impl Families {
         help: &str,
         labels: &[(&str, &str)],
         bounds: &[u64],
-        scale: f64,
         (up_to, count, sum): (Vec<u64>, u64, u64),
     ) {
         let bucket = |(bound, up_to): (&u64, u64)| {
             let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound as f64 / scale);
+            bucket.set_upper_bound(*bound as f64 / MICROS);
             bucket.set_cumulative_count(up_to);
             bucket
         };
         let mut histogram = Histogram::default();
         histogram.set_bucket(bounds.iter().zip(up_to).map(bucket).collect());
         histogram.set_sample_count(count);
-        histogram.set_sample_sum(sum as f64 / scale);
+        histogram.set_sample_sum(sum as f64 / MICROS);
         self.metric(name, help, MetricType::HISTOGRAM, labels).set_histogram(histogram);
     }
 

@@ -178,7 +178,8 @@ impl Course {
 }
 
 fn describe(rules: &Rules, since: TimestampUs, events: usize, courses: &[Course]) -> String {
-    let mut lines = vec![format!("{events} events since {}", local_time(since))];
+    let noun = if events == 1 { "event" } else { "events" };
+    let mut lines = vec![format!("{events} {noun} since {}", local_time(since))];
     if courses.is_empty() {
         lines.push("nobody would have been restricted".to_owned());
     }
@@ -189,8 +190,8 @@ fn describe(rules: &Rules, since: TimestampUs, events: usize, courses: &[Course]
             let Span { state, from, until, signal, event } = span;
             format!("  {state:6}  {} to {}  {signal}, event {event}", local_time(*from), local_time(*until))
         }));
-        lines
-            .push(format!("  {} requests of the log would have been refused by their route", course.refused));
+        let noun = if course.refused == 1 { "request" } else { "requests" };
+        lines.push(format!("  {} {noun} of the log would have been refused by their route", course.refused));
     }
     lines.join("\n")
 }
