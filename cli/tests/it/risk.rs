@@ -323,3 +323,18 @@ fn what_cannot_be_meant_is_told_with_a_way_out() {
     let unchanged = gateway.run(["--json", "risk", "clear", "tester", "--reason", "x"]).expect(0).json();
     assert_eq!(unchanged["status"], "unchanged");
 }
+
+#[test]
+fn what_only_looks_like_a_secret_passes_and_is_written_down_by_its_shape() {
+    let gateway = Gateway::start();
+    let stranger = "ghp_q7RzX2mVt9LbK4wPn8sYd3GhJ6fCa1Ue5oTi";
+    for _ in 0..3 {
+        chat(&gateway, &gateway.token, &BODY.replace("sudo", stranger)).expect(200);
+    }
+    let risk = status(&gateway);
+    let events = risk["events"].as_array().unwrap();
+    assert_eq!(events.len(), 1, "each turn of a conversation says it again: {risk}");
+    let told = (&events[0]["signal"], &events[0]["pattern"], &events[0]["action"], &events[0]["repeats"]);
+    assert_eq!(told, (&json!("secret_shaped"), &json!("shape:github_personal"), &json!("logged"), &json!(3)));
+    assert!(states(&gateway).is_empty() && !risk.to_string().contains(&stranger[4..20]));
+}
