@@ -119,7 +119,7 @@ impl Tokfence {
         let require_capability = name != Name::LogOnly;
         let scan = if name <= Name::Capability { "off" } else { "enforce" };
         let config = format!(
-            "[security]\nrequire_capability = {require_capability}\nscan_requests = \"{scan}\"\nscan_responses = \"{scan}\"\n\n[daemon]\nport = 0\nthreads = {threads}\n\n[metrics]\nlisten = \"\"\n\n\
+            "[security]\nrequire_capability = {require_capability}\nscan_requests = \"{scan}\"\nscan_responses = \"{scan}\"\n\n[daemon]\nport = 0\nthreads = {threads}\n\n[metrics]\nlisten = \"127.0.0.1:0\"\n\n\
              [providers.openai]\nupstream = \"http://{upstream}\"\nlocal = true\n"
         );
         let path = this.home.path().join("config.toml");

@@ -15,8 +15,8 @@ use crate::subject::{Name, Subject};
 use crate::tokfence::{Logged, Tokfence};
 
 /// What the mock provider demands. It has the shape of a provider's credential, so that the gateway treats
-/// it as one.
-const CREDENTIAL: &str = "sk-bench-0000000000000000000000000000000000000000";
+/// it as one; made up, and no row of zeros, which stand in the answers as well.
+const CREDENTIAL: &str = "sk-bench-q7RzX2mVt9LbK4wPn8sYd3GhJ6fCa1Ue5oTiQw0Z";
 const STARTS: usize = 3;
 
 pub(super) struct Setup {
