@@ -338,3 +338,26 @@ fn what_only_looks_like_a_secret_passes_and_is_written_down_by_its_shape() {
     assert_eq!(told, (&json!("secret_shaped"), &json!("shape:github_personal"), &json!("logged"), &json!(3)));
     assert!(states(&gateway).is_empty() && !risk.to_string().contains(&stranger[4..20]));
 }
+
+#[test]
+fn what_an_answer_tells_restricts_who_asked_only_where_that_is_his_doing() {
+    let gateway = Gateway::start();
+    let says = |text: &str| gateway.mock.plays(answer("200 OK", json!({ "said": text }).to_string()));
+    let ask = |script: &str| gateway.ask(Request::post(CHAT, BODY).script(script)).expect(200);
+    let echo = ask(&says(key("groq")));
+    assert!(!echo.text().contains(key("groq")));
+    assert!(states(&gateway).is_empty(), "the provider's fault");
+    let mark = ["--json", "canary", "add", "rules", "--kind", "prompt"];
+    let mark = gateway.run(mark).expect(0).json()["value"].as_str().unwrap().to_owned();
+    ask(&says(&mark));
+    assert_eq!(states(&gateway), one("tester", "YELLOW"));
+    let coded = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: compress\r\nContent-Length: 1\r\n\r\nx";
+    let coded = gateway.mock.plays(coded);
+    gateway.ask(Request::post(CHAT, BODY).script(&coded)).expect(502);
+    assert_eq!(signals(&gateway), ["key_echo", "prompt_mark_in_response", "unscannable"]);
+    let event = &status(&gateway)["events"][0];
+    assert_eq!(
+        (&event["pattern"], &event["action"], &event["place"]),
+        (&json!("key:groq"), &json!("masked"), &json!("body"))
+    );
+}

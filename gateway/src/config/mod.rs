@@ -20,7 +20,7 @@ use policy::ProviderId;
 
 use crate::provider::catalogue::{AuthStyle, Provider};
 pub use budget::{Budget, Reserve, UnknownModel};
-pub use notifications::{Notifications, Webhook};
+pub use notifications::{Notifications, OutboundUrl};
 pub use prices::{PriceOrigin, Prices, PricesError, embedded_prices};
 pub use reader::{Fault, parse_duration};
 use reader::{Reader, Section, boolean, duration, integer, size, text, texts};

@@ -18,19 +18,19 @@ pub struct Notifications {
     /// A command that is run with the message as its last argument; empty is none.
     pub command: Vec<String>,
     /// Where each notice is posted to.
-    pub webhook: Option<Webhook>,
+    pub webhook: Option<OutboundUrl>,
     /// Whether notices are shown on the desktop.
     pub desktop: bool,
 }
 
 /// An address that notices are posted to. Its path and query are often a credential, so neither is ever printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Webhook {
+pub struct OutboundUrl {
     url: Uri,
     origin: Origin,
 }
 
-impl Webhook {
+impl OutboundUrl {
     /// Reads an address: `https`, or `http` where nobody but this machine listens.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Webhook {
 }
 
 /// What can be shown of it.
-impl fmt::Display for Webhook {
+impl fmt::Display for OutboundUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.origin)?;
         if self.url.path_and_query().is_none_or(|path| path == "/") {
@@ -70,9 +70,9 @@ impl fmt::Display for Webhook {
     }
 }
 
-impl fmt::Debug for Webhook {
+impl fmt::Debug for OutboundUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Webhook({self})")
+        write!(f, "OutboundUrl({self})")
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Notificat
     let command = reader.value(&mut section, "command", texts);
     let webhook = reader.value(&mut section, "webhook", |value| match text(value)?.as_str() {
         "" => Ok(None),
-        url => Webhook::parse(url).map(Some),
+        url => OutboundUrl::parse(url).map(Some),
     });
     let desktop = reader.value(&mut section, "desktop", boolean);
     reader.finish(section);
@@ -112,7 +112,7 @@ mod tests {
             "http://[::1]:9000/",
             "http://localhost/x",
         ] {
-            assert!(Webhook::parse(url).is_ok(), "{url}");
+            assert!(OutboundUrl::parse(url).is_ok(), "{url}");
         }
         for url in [
             "http://hooks.example.com/x",
@@ -126,21 +126,21 @@ mod tests {
             "ftp://hooks.example.com/x",
             "hooks.example.com/x",
         ] {
-            assert!(Webhook::parse(url).is_err(), "{url}");
+            assert!(OutboundUrl::parse(url).is_err(), "{url}");
         }
     }
 
     #[test]
     fn of_an_address_only_the_origin_is_printed() {
-        let webhook = Webhook::parse("https://hooks.example.com/services/T0KEN?key=s3cret").unwrap();
+        let webhook = OutboundUrl::parse("https://hooks.example.com/services/T0KEN?key=s3cret").unwrap();
         assert_eq!(
             format!("{webhook} {webhook:?}"),
-            "https://hooks.example.com/(hidden) Webhook(https://hooks.example.com/(hidden))"
+            "https://hooks.example.com/(hidden) OutboundUrl(https://hooks.example.com/(hidden))"
         );
-        let error = Webhook::parse("http://hooks.example.com/T0KEN").unwrap_err();
+        let error = OutboundUrl::parse("http://hooks.example.com/T0KEN").unwrap_err();
         assert!(!error.contains("T0KEN"), "{error}");
         assert_eq!(
-            Webhook::parse("https://hooks.example.com").unwrap().to_string(),
+            OutboundUrl::parse("https://hooks.example.com").unwrap().to_string(),
             "https://hooks.example.com"
         );
     }

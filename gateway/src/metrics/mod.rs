@@ -78,13 +78,14 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Hot: a request was settled. Whether its model is one that the price list knows, is for the caller to say.
-    pub(crate) fn settled(&self, row: &RequestRow, is_known_model: bool) {
+    /// Hot: a request was settled.
+    pub(crate) fn settled(&self, row: &RequestRow) {
         let Some(provider) = &row.provider else { return };
         let is_answered = row.outcome == Outcome::Completed && row.status.is_some_and(|status| status < 400);
+        let is_priced = row.basis != Basis::None && row.cost.is_some();
         let model =
             row.model.as_ref().map(storage::LogText::as_str).filter(|_| row.outcome != Outcome::Refused);
-        let of_model = self.of_model(provider, model.unwrap_or_default(), is_known_model || is_answered);
+        let of_model = self.of_model(provider, model.unwrap_or_default(), is_priced || is_answered);
         of_model.0[Operation::of(row).index()].add(row);
     }
 

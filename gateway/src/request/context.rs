@@ -232,7 +232,7 @@ impl Context {
                 let row = self.row(Some(&reserved.reservation));
                 let used = used(&row.usage, row.cost);
                 self.look_at_spending(row.cost);
-                self.count(&row);
+                self.shared.metrics.settled(&row);
                 if let Some(permit) = self.permit.take() {
                     permit.finish(row.usage.total());
                 }
@@ -246,7 +246,7 @@ impl Context {
             Stage::Received => {
                 let row = self.row(None);
                 self.release_rates();
-                self.count(&row);
+                self.shared.metrics.settled(&row);
                 self.shared.ledger.record_refusal(row);
             }
             Stage::Settled | Stage::Unlogged => {}
@@ -289,14 +289,6 @@ impl Context {
             response_bytes: self.response_bytes,
             output_limit: self.output_limit,
         }
-    }
-
-    fn count(&self, row: &RequestRow) {
-        let (provider, model) = (self.facts.provider.as_ref(), row.model.as_ref().map(LogText::as_str));
-        let price = provider
-            .zip(model)
-            .and_then(|(provider, model)| self.snapshot.prices.resolve(&provider.prices, model));
-        self.shared.metrics.settled(row, price.is_some());
     }
 
     fn outcome(&self) -> (Outcome, Option<Cow<'static, str>>) {

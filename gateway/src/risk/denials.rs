@@ -31,7 +31,7 @@ impl Context {
             route_class: facts.class,
             path: Some(LogText::path(&watch.clean(&facts.path))),
             request: Some(self.id),
-            ..super::seen(signal, self.risk_subject(), action)
+            ..RiskSeen::new(signal, self.risk_subject(), action)
         }
     }
 
@@ -135,7 +135,7 @@ impl Shared {
         let agent = holder.map_or(anonymous(), |holder| &holder.agent);
         let capability = holder.and_then(|holder| rules.capabilities.get(&holder.capability?));
         let pattern = format!("canary:{}", canary.name);
-        let seen = super::seen(signal, subject(rules, capability, agent), RiskAction::Refused);
+        let seen = RiskSeen::new(signal, subject(rules, capability, agent), RiskAction::Refused);
         self.report(RiskSeen { pattern, agent: Some(agent.clone()), ..seen });
     }
 }

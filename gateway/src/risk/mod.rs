@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use policy::{RiskState, Signal, SignalAction, SignalCounter, SpendSlope, Subject, TimestampUs};
-use storage::{Recorded, RiskAction, RiskSeen};
+use storage::{Recorded, RiskSeen};
 
 use crate::state::Shared;
 
@@ -69,11 +69,6 @@ impl RiskDesk {
         std::mem::take(&mut self.books().notices)
     }
 
-    fn count(&self, signal: Signal) {
-        let place = Signal::ALL.iter().position(|other| *other == signal).unwrap_or_default();
-        self.counts[place].fetch_add(1, Ordering::Relaxed);
-    }
-
     /// A panic under the lock leaves counts that are off by one at most.
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,7 +84,7 @@ impl Shared {
         if action == SignalAction::Off {
             return;
         }
-        self.risk.count(signal);
+        self.risk.counts[signal.index()].fetch_add(1, Ordering::Relaxed);
         seen.is_enforced &= action == SignalAction::Enforce;
         seen.at = self.ledger.now();
         if self.fold(&seen) {
@@ -164,23 +159,4 @@ impl Shared {
 
 fn folding(seen: &RiskSeen) -> Folding {
     (seen.signal, seen.subject.clone(), seen.pattern.clone(), seen.action.as_str())
-}
-
-/// What is seen of no request in particular: nothing is known but the signal and whose it is.
-pub(crate) fn seen(signal: Signal, subject: Subject, action: RiskAction) -> RiskSeen {
-    RiskSeen {
-        at: 0,
-        signal,
-        subject,
-        agent: None,
-        capability: None,
-        provider: None,
-        route_class: None,
-        path: None,
-        request: None,
-        pattern: String::new(),
-        spot: None,
-        action,
-        is_enforced: true,
-    }
 }

@@ -159,7 +159,8 @@ impl Signal {
         if self.leads_to().is_some() { SignalAction::Enforce } else { SignalAction::Log }
     }
 
-    fn index(self) -> usize {
+    /// Its place in [`Signal::ALL`].
+    pub fn index(self) -> usize {
         Self::ALL.iter().position(|signal| *signal == self).unwrap_or_default()
     }
 }

@@ -51,6 +51,27 @@ pub struct RiskSeen {
     pub is_enforced: bool,
 }
 
+impl RiskSeen {
+    /// Of whom nothing is known but whose it is; when it was seen is for the one who reports it. The state follows.
+    pub fn new(signal: Signal, subject: Subject, action: RiskAction) -> Self {
+        Self {
+            at: 0,
+            signal,
+            subject,
+            agent: None,
+            capability: None,
+            provider: None,
+            route_class: None,
+            path: None,
+            request: None,
+            pattern: String::new(),
+            spot: None,
+            action,
+            is_enforced: true,
+        }
+    }
+}
+
 /// Where something was found, and how it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spot {

@@ -13,18 +13,12 @@ fn lineage() -> Subject {
 fn seen(signal: Signal, at: TimestampUs) -> RiskSeen {
     RiskSeen {
         at,
-        signal,
-        subject: lineage(),
         agent: Some("ci".parse().unwrap()),
         capability: Some("aaaaaaaa".parse().unwrap()),
         provider: Some("openai".parse().unwrap()),
-        route_class: None,
-        path: None,
-        request: None,
         pattern: "key:openai".to_owned(),
         spot: Some(Spot { form: "plain".into(), view: "escaped".into(), place: "body".into(), offset: 7 }),
-        action: RiskAction::Refused,
-        is_enforced: true,
+        ..RiskSeen::new(signal, lineage(), RiskAction::Refused)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gateway::catalogue::Provider;
-use gateway::config::{Config, Reserve, UnknownModel, WatchScope, Webhook};
+use gateway::config::{Config, OutboundUrl, Reserve, UnknownModel, WatchScope};
 use policy::{ProviderId, Signal};
 use serde_json::{Value, json};
 use toml_edit::{DocumentMut, Item};
@@ -151,7 +151,7 @@ fn of_provider(provider: &Provider) -> [(&'static str, Value); 11] {
     ]
 }
 
-fn webhook(webhook: Option<&Webhook>) -> String {
+fn webhook(webhook: Option<&OutboundUrl>) -> String {
     webhook.map_or_else(String::new, ToString::to_string)
 }
 

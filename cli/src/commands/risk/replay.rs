@@ -202,21 +202,8 @@ mod tests {
     use storage::{RiskAction, RiskSeen};
 
     fn event(seq: i64, signal: Signal, at: TimestampUs) -> RiskEvent {
-        let seen = RiskSeen {
-            at,
-            signal,
-            subject: Subject::Capability("aaaaaaaa".parse().unwrap()),
-            agent: None,
-            capability: None,
-            provider: None,
-            route_class: None,
-            path: None,
-            request: None,
-            pattern: String::new(),
-            spot: None,
-            action: RiskAction::Logged,
-            is_enforced: false,
-        };
+        let subject = Subject::Capability("aaaaaaaa".parse().unwrap());
+        let seen = RiskSeen { at, ..RiskSeen::new(signal, subject, RiskAction::Logged) };
         RiskEvent { seq, seen, before: RiskState::Green, after: RiskState::Green, repeats: 1 }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use gateway::catalogue::{AuthStyle, Provider};
-use gateway::config::{Config, Webhook};
+use gateway::config::{Config, OutboundUrl};
 use gateway::outbound::Outbound;
 use policy::ProviderId;
 use vault::{Entry, EntryKind, Secret, Vault};
@@ -19,7 +19,7 @@ pub(super) enum Account {
     Anthropic,
     OpenRouter,
     /// An endpoint of the owner's.
-    Custom(Webhook),
+    Custom(OutboundUrl),
 }
 
 /// What the figures of a provider are opened with, and where.
@@ -100,7 +100,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A client for an endpoint of the owner's. The admin key goes there only if it was stored for that address.
-    pub(super) fn endpoint(&self, url: &Webhook) -> Result<Client<'a>, Fault> {
+    pub(super) fn endpoint(&self, url: &OutboundUrl) -> Result<Client<'a>, Fault> {
         let admin = self.entry(EntryKind::Admin).filter(|entry| entry.allowed_origin() == url.origin());
         let fields = admin.map(|entry| self.fields(entry)).unwrap_or_default();
         let is_provider = *url.origin() == self.provider.origin;

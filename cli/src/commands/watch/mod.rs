@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use gateway::config::{Webhook, parse_duration};
+use gateway::config::{OutboundUrl, parse_duration};
 use policy::reconcile::Limits;
 use policy::{NanoUsd, ProviderId};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -69,7 +69,7 @@ pub(crate) struct Watch {
 #[derive(Debug)]
 struct Settings {
     providers: Vec<ProviderId>,
-    endpoints: Vec<(ProviderId, Webhook)>,
+    endpoints: Vec<(ProviderId, OutboundUrl)>,
     period: Duration,
     limits: Limits,
     auto_revoke: bool,
@@ -134,7 +134,7 @@ impl Watch {
                     .with_hint("--usage-endpoint groq=https://usage.example.com/groq")
             })?;
             let provider = app.provider(&config, name)?;
-            let url = Webhook::parse(url);
+            let url = OutboundUrl::parse(url);
             let url =
                 url.map_err(|error| Failure::usage(format!("the endpoint of `{provider}`: {error}")))?;
             Ok((provider, url))

@@ -4,7 +4,7 @@ use std::time::Instant;
 use policy::{Signal, Subject, Unit};
 
 use super::*;
-use crate::config::Webhook;
+use crate::config::OutboundUrl;
 
 const AT: TimestampUs = 1_764_000_000_000_000;
 
@@ -70,7 +70,7 @@ fn a_slow_address_holds_up_nobody() {
     let config = Notifications {
         budget_warning_percent: 80,
         command: ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec(),
-        webhook: Some(Webhook::parse(&url).unwrap()),
+        webhook: Some(OutboundUrl::parse(&url).unwrap()),
         desktop: false,
     };
     let notifier = Notifier::default();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::tls::Certificate;
 
-use crate::config::Webhook;
+use crate::config::OutboundUrl;
 use crate::process::outbound::{Failed, agent, failed, machine_certificates};
 
 /// How long an attempt may take, name and connection and answer together.
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Posts a document.
-pub(super) fn post(webhook: &Webhook, document: &Value) {
+pub(super) fn post(webhook: &OutboundUrl, document: &Value) {
     let sent = machine_certificates().and_then(|roots| deliver(webhook, document, &roots, PATIENCE));
     if let Err(reason) = sent {
         tracing::error!(webhook = %webhook.origin(), reason, "a notification could not be posted");
@@ -26,7 +26,7 @@ pub(super) fn post(webhook: &Webhook, document: &Value) {
 }
 
 fn deliver(
-    webhook: &Webhook,
+    webhook: &OutboundUrl,
     document: &Value,
     roots: &[Certificate<'static>],
     patience: Duration,
@@ -40,7 +40,7 @@ fn deliver(
     attempt(&agent, webhook, document).map_err(|failed| failed.reason)
 }
 
-fn attempt(agent: &Agent, webhook: &Webhook, document: &Value) -> Result<(), Failed> {
+fn attempt(agent: &Agent, webhook: &OutboundUrl, document: &Value) -> Result<(), Failed> {
     let request = agent.post(webhook.url()).content_type("application/json");
     let answer = request.send(document.to_string()).map_err(|error| failed(&error))?;
     let status = answer.status();

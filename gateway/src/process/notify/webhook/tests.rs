@@ -59,7 +59,7 @@ fn read_request(stream: &mut impl Read) -> String {
 }
 
 fn send(port: u16) -> Result<(), String> {
-    let webhook = Webhook::parse(&format!("http://127.0.0.1:{port}/hook/T0KEN?key=s3cret")).unwrap();
+    let webhook = OutboundUrl::parse(&format!("http://127.0.0.1:{port}/hook/T0KEN?key=s3cret")).unwrap();
     deliver(&webhook, &json!({ "text": "über" }), &[], SHORT)
 }
 
@@ -126,7 +126,7 @@ fn a_certificate_is_verified_with_the_authorities_that_are_given() {
     let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let certificate = Certificate::from_der(key.cert.der()).to_owned();
     let (port, received) = tls_listener(&key);
-    let webhook = Webhook::parse(&format!("https://localhost:{port}/")).unwrap();
+    let webhook = OutboundUrl::parse(&format!("https://localhost:{port}/")).unwrap();
     let document = json!({ "text": "told" });
     let patience = Duration::from_secs(10);
     deliver(&webhook, &document, &[certificate], patience).unwrap();
