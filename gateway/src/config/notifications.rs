@@ -23,7 +23,8 @@ pub struct Notifications {
     pub desktop: bool,
 }
 
-/// An address that notices are posted to. Its path and query are often a credential, so neither is ever printed.
+/// An address of the owner's that is called: notices are posted to it, or usage is read from it. Its path and query are
+/// often a credential, so neither is ever printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OutboundUrl {
     url: Uri,
