@@ -29,14 +29,14 @@ fn scan(bench: &mut Criterion) {
     group.throughput(Throughput::Bytes(TEXT_BYTES as u64));
     group.bench_function("code, in one piece", |bench| {
         bench.iter(|| {
-            let mut channel = Channel::new(&list);
+            let mut channel = Channel::default();
             channel.feed(&list, black_box(&text), |_| {});
             channel.tail(&list)
         });
     });
     group.bench_function("code, four bytes at a time", |bench| {
         bench.iter(|| {
-            let mut channel = Channel::new(&list);
+            let mut channel = Channel::default();
             text.chunks(4).for_each(|piece| channel.feed(&list, black_box(piece), |_| {}));
             channel.tail(&list)
         });

@@ -53,7 +53,7 @@ pub(crate) struct Passed {
 impl Fence {
     /// For an answer that begins.
     pub(crate) fn new(watch: Arc<Watch>, framing: Option<Framing>, enforces: bool, can_stop: bool) -> Self {
-        let reader = Reader::new(framing, &watch.list);
+        let reader = Reader::new(framing);
         Self {
             watch,
             reader,

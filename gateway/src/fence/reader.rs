@@ -32,14 +32,14 @@ enum Kind {
 
 impl Reader {
     /// For an answer that begins; `None` for one that is no JSON in any framing.
-    pub(super) fn new(framing: Option<Framing>, list: &Watchlist) -> Self {
+    pub(super) fn new(framing: Option<Framing>) -> Self {
         let kind = match framing {
             Some(Framing::Sse) => Kind::Sse(Frames::default()),
             Some(Framing::Ndjson) => Kind::Ndjson,
             Some(Framing::Json) => Kind::Json,
             None => Kind::Text,
         };
-        Self { kind, tokens: Tokens::new::<Pass<'_>>(), texts: Texts::new(list), at: 0 }
+        Self { kind, tokens: Tokens::new::<Pass<'_>>(), texts: Texts::new(), at: 0 }
     }
 
     /// Reads the next bytes.

@@ -43,7 +43,7 @@ pub(crate) fn leak<'h>(
 
 fn in_text(watch: &Watch, text: &[u8]) -> Option<Finding> {
     let mut first = None;
-    Channel::new(&watch.list).feed(&watch.list, text, |hit| keep_first(watch, &mut first, &hit));
+    Channel::default().feed(&watch.list, text, |hit| keep_first(watch, &mut first, &hit));
     first
 }
 
@@ -53,7 +53,7 @@ fn in_body(watch: &Watch, body: &[u8]) -> Option<Finding> {
     if !matches!(first, Some(b'{' | b'[')) {
         return in_text(watch, body);
     }
-    let (mut channel, mut first) = (Channel::new(&watch.list), None);
+    let (mut channel, mut first) = (Channel::default(), None);
     unescaped(body, |text| channel.feed(&watch.list, text, |hit| keep_first(watch, &mut first, &hit)));
     first
 }

@@ -92,9 +92,9 @@ pub(super) struct Pass<'a> {
 }
 
 impl Texts {
-    pub(super) fn new(list: &Watchlist) -> Self {
+    pub(super) fn new() -> Self {
         let rest =
-            Known { id: 0, channel: Channel::new(list), is_live: false, is_echo: false, has_found: false };
+            Known { id: 0, channel: Channel::default(), is_live: false, is_echo: false, has_found: false };
         Self {
             texts: vec![rest],
             live: 0,
@@ -213,15 +213,15 @@ impl Texts {
         }
     }
 
-    fn of(&mut self, list: &Watchlist, place: Place) -> usize {
+    fn of(&mut self, place: Place) -> usize {
         let id = place.id();
         if self.texts[self.last].id != id {
-            self.last = self.find(list, id, place.is_echo());
+            self.last = self.find(id, place.is_echo());
         }
         self.last
     }
 
-    fn find(&mut self, list: &Watchlist, id: u64, is_echo: bool) -> usize {
+    fn find(&mut self, id: u64, is_echo: bool) -> usize {
         if let Some(at) = self.texts.iter().position(|known| known.id == id) {
             return at;
         }
@@ -229,7 +229,7 @@ impl Texts {
             self.is_folded = true;
             return TEXTS_MAX;
         }
-        self.texts.push(Known { id, channel: Channel::new(list), is_live: false, is_echo, has_found: false });
+        self.texts.push(Known { id, channel: Channel::default(), is_live: false, is_echo, has_found: false });
         self.texts.len() - 1
     }
 
@@ -344,7 +344,7 @@ impl Leaves for Pass<'_> {
     }
 
     fn text(&mut self, place: Place, text: &[u8]) {
-        let at = self.texts.of(self.list, place);
+        let at = self.texts.of(place);
         self.texts.feed(self.list, at, text);
     }
 
@@ -354,7 +354,7 @@ impl Leaves for Pass<'_> {
         self.done = bytes.end;
         let whole = self.texts.characters.whole(&self.bytes[bytes.clone()]);
         let whole = if is_whole { whole } else { 0 };
-        let text = self.texts.of(self.list, place);
+        let text = self.texts.of(place);
         self.texts.note(text, start + bytes.start as u64..start + bytes.end as u64, true, whole);
     }
 

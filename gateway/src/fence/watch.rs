@@ -75,7 +75,7 @@ impl Watch {
     pub(crate) fn find(&self, text: &[u8]) -> Vec<Finding> {
         let mut found: Vec<Hit> = Vec::new();
         if !self.is_empty() {
-            Channel::new(&self.list).feed(&self.list, text, |hit| {
+            Channel::default().feed(&self.list, text, |hit| {
                 if found.iter().all(|other| other.secret != hit.secret) {
                     found.push(hit);
                 }

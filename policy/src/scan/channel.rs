@@ -1,15 +1,14 @@
 //! Hot: the scan of one text.
 
-use aho_corasick::automaton::{Automaton, StateID};
-
+use super::table::{HALT, State, Table};
 use super::views::{Lens, Squash, View};
 use super::{Hit, Watchlist};
 
-/// The scan of one text. It must be fed with the list that it was made for.
+/// The scan of one text. It must be fed with the same list all along.
 ///
 /// The views differ from the plain one only from an escape on, and soon agree with it again; so most bytes are looked
 /// at once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Channel {
     plain: Walk,
     apart: [Option<Apart>; 3],
@@ -17,10 +16,10 @@ pub struct Channel {
 }
 
 /// Where a view of a text stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Walk {
     squash: Squash,
-    state: StateID,
+    state: State,
 }
 
 /// A view that differs from the plain one at the moment.
@@ -56,33 +55,7 @@ impl Tail {
     }
 }
 
-/// What a byte of plain text is to the scan: nothing, a letter, or something that needs care because escapes and
-/// characters of several bytes begin with it.
-const NOTHING: u8 = 0;
-const CARE: u8 = 1;
-const MEANINGS: [u8; 256] = {
-    let mut meanings = [NOTHING; 256];
-    let mut byte = 0u8;
-    loop {
-        meanings[byte as usize] = match (byte, Squash::ascii(byte)) {
-            (b'\\' | b'%' | b'&' | 0x80.., _) => CARE,
-            (_, Some(letter)) => letter,
-            (_, None) => NOTHING,
-        };
-        if byte == u8::MAX {
-            break meanings;
-        }
-        byte += 1;
-    }
-};
-
 impl Channel {
-    /// The scan of a text that begins.
-    pub fn new(list: &Watchlist) -> Self {
-        let plain = Walk { squash: Squash::default(), state: list.start };
-        Self { plain, apart: [None; 3], seen: 0 }
-    }
-
     /// Looks at the next piece of the text.
     pub fn feed(&mut self, list: &Watchlist, mut text: &[u8], mut on_hit: impl FnMut(Hit)) {
         while !text.is_empty() {
@@ -121,19 +94,17 @@ impl Channel {
         let mut state = self.plain.state;
         let mut length = text.len();
         for (index, byte) in text.iter().enumerate() {
-            match MEANINGS[usize::from(*byte)] {
-                NOTHING => {}
-                CARE => {
+            let next = list.table.next(state, *byte);
+            if list.table.is_special(next) {
+                if next == HALT {
                     length = index;
                     break;
                 }
-                letter => {
-                    state = list.next(state, letter);
-                    if list.automaton.is_special(state) {
-                        report(list, state, View::Plain, self.seen + index as u64 + 1, on_hit);
-                    }
+                if !Table::is_separator(*byte) {
+                    report(list, next, View::Plain, self.seen + index as u64 + 1, on_hit);
                 }
             }
+            state = next;
         }
         self.plain.state = state;
         self.seen += length as u64;
@@ -163,15 +134,15 @@ impl Channel {
 impl Walk {
     fn step(&mut self, list: &Watchlist, byte: u8, view: View, end: u64, on_hit: &mut impl FnMut(Hit)) {
         let Some(letter) = self.squash.look(byte) else { return };
-        self.state = list.next(self.state, letter);
-        if list.automaton.is_special(self.state) {
+        self.state = list.table.next(self.state, letter);
+        if list.table.is_special(self.state) {
             report(list, self.state, view, end, on_hit);
         }
     }
 }
 
 #[cold]
-fn report(list: &Watchlist, state: StateID, view: View, end: u64, on_hit: &mut impl FnMut(Hit)) {
+fn report(list: &Watchlist, state: State, view: View, end: u64, on_hit: &mut impl FnMut(Hit)) {
     for meaning in list.matches(state) {
         on_hit(Hit { secret: meaning.secret, form: meaning.form, view, end, letters: meaning.letters });
     }

@@ -13,17 +13,16 @@
 
 mod channel;
 mod forms;
-mod views;
 mod shapes;
+mod table;
+mod views;
 
-use aho_corasick::MatchKind;
-use aho_corasick::automaton::{Automaton, StateID};
-use aho_corasick::dfa::DFA;
-use aho_corasick::{Anchored, BuildError};
+use aho_corasick::BuildError;
 
 pub use channel::{Channel, Tail};
 pub use forms::Form;
 pub use shapes::{Shape, shapes};
+use table::{State, Table};
 pub use views::View;
 use views::{Lens, Squash};
 
@@ -44,13 +43,11 @@ pub const SECRETS_MAX: usize = 512;
 /// The secrets that are looked for, ready to be looked for.
 #[derive(Debug)]
 pub struct Watchlist {
-    automaton: DFA,
-    start: StateID,
+    table: Table,
     /// By pattern.
     meanings: Vec<Meaning>,
-    /// By state, as [`Self::place`] counts them: what the text ends with.
+    /// By row of the table: what the text ends with.
     tails: Vec<Tail>,
-    place_shift: u32,
 }
 
 /// What a pattern stands for.
@@ -107,11 +104,9 @@ impl Watchlist {
                 }
             }
         }
-        let automaton = DFA::builder().match_kind(MatchKind::Standard).build(&patterns)?;
-        let start = automaton
-            .start_state(Anchored::No)
-            .expect("a searcher that is built to begin anywhere has a state to begin in");
-        let mut list = Self { automaton, start, meanings, tails: Vec::new(), place_shift: 0 };
+        let table = Table::new(&patterns)?;
+        let tails = vec![Tail::default(); table.rows()];
+        let mut list = Self { table, meanings, tails };
         list.note_tails(&raw);
         Ok(list)
     }
@@ -128,26 +123,22 @@ impl Watchlist {
 
     /// Remembers for each state what a text ends with that leads there.
     fn note_tails(&mut self, patterns: &[Vec<u8>]) {
-        let states: Vec<(StateID, Tail)> = patterns.iter().flat_map(|pattern| self.walk(pattern)).collect();
-        // States are numbered in steps of a power of two.
-        self.place_shift = states.iter().map(|(state, _)| state.as_u32().trailing_zeros()).min().unwrap_or(0);
-        let places = states.iter().map(|(state, _)| self.place(*state) + 1).max().unwrap_or(0);
-        self.tails = vec![Tail::default(); places];
+        let states: Vec<(State, Tail)> = patterns.iter().flat_map(|pattern| self.walk(pattern)).collect();
         for (state, tail) in states {
-            let place = self.place(state);
-            self.tails[place] = self.tails[place].max(tail);
+            let row = Table::row(state);
+            self.tails[row] = self.tails[row].max(tail);
         }
     }
 
     /// The states through which a pattern leads, with what the text ends with at each, but for the last: there it is
     /// whole, and has been found.
-    fn walk(&self, pattern: &[u8]) -> Vec<(StateID, Tail)> {
+    fn walk(&self, pattern: &[u8]) -> Vec<(State, Tail)> {
         let count = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
-        let (mut squash, mut state, mut letters) = (Squash::default(), self.start, 0);
+        let (mut squash, mut state, mut letters) = (Squash::default(), State::default(), 0);
         let mut states = Vec::with_capacity(pattern.len());
         for (index, byte) in pattern.iter().enumerate() {
             if let Some(letter) = squash.look(*byte) {
-                state = self.next(state, letter);
+                state = self.table.next(state, letter);
                 letters += 1;
                 states.push((state, Tail { letters: count(letters), bytes: count(index + 1) }));
             }
@@ -156,22 +147,13 @@ impl Watchlist {
         states
     }
 
-    fn place(&self, state: StateID) -> usize {
-        state.as_usize() >> self.place_shift
-    }
-
-    fn tail(&self, state: StateID) -> Tail {
-        self.tails.get(self.place(state)).copied().unwrap_or_default()
-    }
-
-    fn next(&self, state: StateID, letter: u8) -> StateID {
-        self.automaton.next_state(Anchored::No, state, letter)
+    fn tail(&self, state: State) -> Tail {
+        self.tails[Table::row(state)]
     }
 
     /// What was found, whole, when the text led to this state.
-    fn matches(&self, state: StateID) -> impl Iterator<Item = Meaning> + use<'_> {
-        let count = if self.automaton.is_match(state) { self.automaton.match_len(state) } else { 0 };
-        (0..count).map(move |at| self.meanings[self.automaton.match_pattern(state, at).as_usize()])
+    fn matches(&self, state: State) -> impl Iterator<Item = Meaning> + use<'_> {
+        self.table.matches(state).iter().map(|pattern| self.meanings[*pattern])
     }
 
     /// Where in `text`, at whose end something of so many letters was found in this view, it begins. What begins
@@ -213,7 +195,7 @@ impl Watchlist {
     /// Puts a `*` in the place of each byte of every secret in a text that is all there, and tells what they were.
     pub fn mask(&self, text: &mut [u8]) -> Vec<Hit> {
         let mut hits = Vec::new();
-        Channel::new(self).feed(self, text, |hit| hits.push(hit));
+        Channel::default().feed(self, text, |hit| hits.push(hit));
         let place = |hit: &Hit| {
             let end = usize::try_from(hit.end).unwrap_or(text.len());
             Self::start_in(&text[..end], hit.view, hit.letters)..end
