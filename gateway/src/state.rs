@@ -1,12 +1,11 @@
 //! What the gateway knows while it serves: one immutable snapshot of configuration and policy, one ring of
 //! keys, both replaced whole. A request loads the snapshot once and uses it to its end.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use policy::{PriceTable, ProviderId, RequestId, Rules, TimestampUs};
+use policy::{Map, PriceTable, ProviderId, RequestId, Rules, TimestampUs};
 use storage::Ledger;
 use zeroize::Zeroizing;
 
@@ -28,7 +27,7 @@ use crate::rules_watch::RulesWatch;
 pub(crate) struct Snapshot {
     pub(crate) config: Arc<Config>,
     pub(crate) rules: Arc<Rules>,
-    pub(crate) upstreams: Arc<HashMap<ProviderId, Arc<Upstream>>>,
+    pub(crate) upstreams: Arc<Map<ProviderId, Arc<Upstream>>>,
     pub(crate) prices: Arc<PriceTable>,
 }
 

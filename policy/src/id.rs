@@ -1,7 +1,9 @@
-//! Names and ids, checked once when they are parsed and never mixed up afterwards.
+//! Names and ids, checked once when they are parsed and never mixed up afterwards. Every request copies some of them,
+//! so a copy is shared.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Text that cannot be a name of the wanted kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +19,7 @@ fn parse_name(
     kind: &'static str,
     rule: &'static str,
     holds: impl Fn(&[u8]) -> bool,
-) -> Result<Box<str>, InvalidName> {
+) -> Result<Arc<str>, InvalidName> {
     if holds(text.as_bytes()) {
         return Ok(text.into());
     }
@@ -36,15 +38,15 @@ fn is_lower_case_name(name: &[u8]) -> bool {
 
 /// A provider's name in routes, configuration and vault: `^[a-z0-9][a-z0-9_-]{0,62}$`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProviderId(Box<str>);
+pub struct ProviderId(Arc<str>);
 
 /// The name of an agent: `^[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}$`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AgentName(Box<str>);
+pub struct AgentName(Arc<str>);
 
 /// What its owner calls a canary: the same rule as for providers, so that an entry of the vault can have the name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CanaryName(Box<str>);
+pub struct CanaryName(Arc<str>);
 
 /// The public part of a capability token: eight letters and digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -57,5 +57,8 @@ pub use subject::{InvalidSubject, Subject};
 pub use token::{InvalidToken, MintedToken, TokenRef};
 pub use usage::{Basis, Usage};
 
+/// A map by names that owners give out. Nobody else can choose them, so a fast hash is safe.
+pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+
 /// An instant as whole microseconds since the Unix epoch, UTC.
 pub type TimestampUs = i64;

@@ -9,10 +9,9 @@
 //! given back. Tokens are estimated at the beginning and corrected at the end; what was used beyond the allowance is a
 //! debt that has to refill first.
 
-use std::collections::HashMap;
 use std::fmt;
 
-use crate::{Denial, DenialCode, Subject};
+use crate::{Denial, DenialCode, Map, Subject};
 
 /// Parts of one request or one token; also the microseconds of a minute.
 const PARTS: i128 = 60_000_000;
@@ -91,7 +90,7 @@ pub struct RateUse {
 /// removed and set again finds what was used in the meantime, and one that is edited keeps its level.
 #[derive(Debug, Default)]
 pub struct RateBook {
-    places: HashMap<Subject, usize>,
+    places: Map<Subject, usize>,
     /// By place; those that are free are listed.
     entries: Vec<Entry>,
     free: Vec<usize>,

@@ -1,11 +1,10 @@
 //! Everything an owner has laid down, as of one moment: who may ask, what is revoked, which limits hold.
 
-use std::collections::HashMap;
 use std::iter;
 
 use crate::{
-    AgentName, Budget, Canary, Capability, CapabilityId, Denial, DenialCode, ProviderId, RateLimit, Risk,
-    RiskState, Subject, TimestampUs,
+    AgentName, Budget, Canary, Capability, CapabilityId, Denial, DenialCode, Map, ProviderId, RateLimit,
+    Risk, RiskState, Subject, TimestampUs,
 };
 
 /// How many ancestors a capability may have.
@@ -15,21 +14,21 @@ pub const ANCESTORS_MAX: usize = 4;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Every capability, ended ones included: their holders are told why they are refused.
-    pub capabilities: HashMap<CapabilityId, Capability>,
+    pub capabilities: Map<CapabilityId, Capability>,
     /// Why nothing is served at all.
     pub killed: Option<Revocation>,
     /// Providers that are not served.
-    pub revoked_providers: HashMap<ProviderId, Revocation>,
+    pub revoked_providers: Map<ProviderId, Revocation>,
     /// Agents that are not served.
-    pub revoked_agents: HashMap<AgentName, Revocation>,
+    pub revoked_agents: Map<AgentName, Revocation>,
     /// Requests and tokens a minute, and at once.
-    pub rate_limits: HashMap<Subject, RateLimit>,
+    pub rate_limits: Map<Subject, RateLimit>,
     /// Limits on money and tokens.
-    pub budgets: HashMap<Subject, Vec<Budget>>,
+    pub budgets: Map<Subject, Vec<Budget>>,
     /// What is planted to be found.
     pub canaries: Vec<Canary>,
     /// What was seen of whom.
-    pub risks: HashMap<Subject, Risk>,
+    pub risks: Map<Subject, Risk>,
     /// The state in which everybody begins.
     pub risk_floor: RiskState,
 }

@@ -1,8 +1,6 @@
 //! Capabilities as rows: minted, revoked, listed.
 
-use std::collections::HashMap;
-
-use policy::{AgentName, Allowance, Capability, CapabilityId, RateLimit, Scope, Subject, TimestampUs};
+use policy::{AgentName, Allowance, Capability, CapabilityId, Map, RateLimit, Scope, Subject, TimestampUs};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::error::{Doing, Error};
@@ -261,7 +259,7 @@ fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rus
 }
 
 /// Reads every capability, ended ones included.
-pub(crate) fn all(conn: &Connection) -> rusqlite::Result<HashMap<CapabilityId, Capability>> {
+pub(crate) fn all(conn: &Connection) -> rusqlite::Result<Map<CapabilityId, Capability>> {
     let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM capabilities"))?;
     let rows = statement.query_map([], |row| from_row(row).map(|capability| (capability.id, capability)))?;
     rows.collect()

@@ -1,8 +1,6 @@
 //! The owner's rules, read whole as of one moment for the gateway's snapshot.
 
-use std::collections::HashMap;
-
-use policy::{AgentName, Budget, BudgetId, ProviderId, RateLimit, Revocation, Rules, Subject, Unit};
+use policy::{AgentName, Budget, BudgetId, Map, ProviderId, RateLimit, Revocation, Rules, Subject, Unit};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{Doing, Error};
@@ -56,14 +54,14 @@ pub(crate) fn killed(conn: &Connection) -> rusqlite::Result<Option<Revocation>> 
 }
 
 /// The providers that are revoked.
-pub(crate) fn revoked_providers(conn: &Connection) -> rusqlite::Result<HashMap<ProviderId, Revocation>> {
+pub(crate) fn revoked_providers(conn: &Connection) -> rusqlite::Result<Map<ProviderId, Revocation>> {
     let sql = "SELECT provider, revoked_at_us AS at_us, reason FROM revoked_providers";
     let mut statement = conn.prepare_cached(sql)?;
     statement.query_map([], |row| Ok((parsed(row, "provider")?, revocation(row)?)))?.collect()
 }
 
 /// The agents that are revoked.
-pub(crate) fn revoked_agents(conn: &Connection) -> rusqlite::Result<HashMap<AgentName, Revocation>> {
+pub(crate) fn revoked_agents(conn: &Connection) -> rusqlite::Result<Map<AgentName, Revocation>> {
     let sql = "SELECT name, revoked_at_us AS at_us, coalesce(revoke_reason, '') AS reason
                FROM agents WHERE revoked_at_us IS NOT NULL";
     let mut statement = conn.prepare_cached(sql)?;
@@ -75,7 +73,7 @@ fn revocation(row: &Row<'_>) -> rusqlite::Result<Revocation> {
 }
 
 /// Every limit on rates.
-pub(crate) fn rate_limits(conn: &Connection) -> rusqlite::Result<HashMap<Subject, RateLimit>> {
+pub(crate) fn rate_limits(conn: &Connection) -> rusqlite::Result<Map<Subject, RateLimit>> {
     let mut statement = conn.prepare_cached("SELECT * FROM rate_limits")?;
     let rows = statement.query_map([], |row| Ok((subject(row)?, rate_limit(row)?)))?;
     rows.collect()
@@ -90,9 +88,9 @@ pub(crate) fn rate_limit(row: &Row<'_>) -> rusqlite::Result<RateLimit> {
     })
 }
 
-fn budgets(conn: &Connection) -> rusqlite::Result<HashMap<Subject, Vec<Budget>>> {
+fn budgets(conn: &Connection) -> rusqlite::Result<Map<Subject, Vec<Budget>>> {
     let mut statement = conn.prepare_cached(crate::budgets::IN_FORCE)?;
-    let mut budgets: HashMap<Subject, Vec<Budget>> = HashMap::new();
+    let mut budgets: Map<Subject, Vec<Budget>> = Map::default();
     for budget in statement.query_map([], budget)? {
         let budget = budget?;
         budgets.entry(budget.subject.clone()).or_default().push(budget);

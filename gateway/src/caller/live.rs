@@ -3,18 +3,17 @@
 //! A connection is entered when it is accepted and leaves when its task ends, however that ends. A request touches
 //! nothing of this but one number, and only when its capability has a lifetime.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use policy::{Denial, Rules, TimestampUs};
+use policy::{Denial, Map, Rules, TimestampUs};
 
 use crate::caller::connection::Connection;
 
 /// The connections that are open.
 #[derive(Debug)]
 pub(crate) struct Live {
-    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    connections: Mutex<Map<u64, Arc<Connection>>>,
     next_key: AtomicU64,
     /// No capability of a running request ends before this.
     first_end: AtomicI64,
@@ -79,7 +78,7 @@ impl Live {
     }
 
     /// Nothing under the lock is left half-changed by a panic.
-    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+    fn connections(&self) -> MutexGuard<'_, Map<u64, Arc<Connection>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use policy::{Basis, DenialCode, NanoUsd, ProviderId};
+use policy::{Basis, DenialCode, Map, NanoUsd, ProviderId};
 use storage::{Outcome, RequestRow};
 
 use buckets::{Buckets, MICROSECONDS, SECONDS};
@@ -29,7 +29,7 @@ const OTHER_MODEL: &str = "other";
 /// What is counted while the daemon runs.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    requests: RwLock<HashMap<ProviderId, Models>>,
+    requests: RwLock<Map<ProviderId, Models>>,
     /// By the place of its code in [`DenialCode::ALL`].
     refusals: [AtomicU64; DenialCode::ALL.len()],
     overhead: Buckets<{ MICROSECONDS.len() }>,

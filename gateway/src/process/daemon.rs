@@ -3,13 +3,12 @@
 //! Cold. A change is prepared whole and then put in place in one step, or the old state stays and the caller
 //! is told why.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{CanaryKind, ProviderId, Revocation, Risk, RiskState, Rules, Subject, TimestampUs};
+use policy::{CanaryKind, Map, ProviderId, Revocation, Risk, RiskState, Rules, Subject, TimestampUs};
 use storage::LogState;
 use vault::{Entry, EntryKind, RecoveryCode, Secret, Unlock, Vault};
 use zeroize::Zeroizing;
@@ -90,7 +89,7 @@ pub(crate) struct Place {
 
 /// Builds a snapshot of a configuration, the prices of the home, and the rules in the database.
 pub(crate) fn load_snapshot(config: Config, home: &Home, rules: Rules) -> Result<Snapshot, DaemonError> {
-    let upstreams = make_upstreams(&config, &HashMap::new())?;
+    let upstreams = make_upstreams(&config, &Map::default())?;
     Ok(Snapshot {
         config: Arc::new(config),
         rules: Arc::new(rules),
@@ -99,11 +98,11 @@ pub(crate) fn load_snapshot(config: Config, home: &Home, rules: Rules) -> Result
     })
 }
 
-type Upstreams = HashMap<ProviderId, Arc<Upstream>>;
+type Upstreams = Map<ProviderId, Arc<Upstream>>;
 
 /// The upstreams of a configuration. One whose provider did not change is kept, with the addresses it knows.
 fn make_upstreams(config: &Config, old: &Upstreams) -> Result<Upstreams, UpstreamError> {
-    let mut upstreams = HashMap::new();
+    let mut upstreams = Map::default();
     for provider in config.providers.values() {
         let kept = old.get(&provider.id).filter(|upstream| upstream.provider == *provider);
         let upstream = match kept {

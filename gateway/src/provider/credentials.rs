@@ -1,9 +1,7 @@
 //! The credentials of an open vault, as ready headers, each with the only origin it may be sent to.
 
-use std::collections::HashMap;
-
 use http::{HeaderName, HeaderValue};
-use policy::{Denial, DenialCode, ProviderId};
+use policy::{Denial, DenialCode, Map, ProviderId};
 use vault::{EntryKind, Origin, Vault};
 
 use crate::config::Config;
@@ -13,7 +11,7 @@ use crate::provider::catalogue::{AuthStyle, Provider};
 #[derive(Debug)]
 pub(crate) enum KeyRing {
     Locked,
-    Unlocked(HashMap<ProviderId, Credential>),
+    Unlocked(Map<ProviderId, Credential>),
 }
 
 /// One credential: the header to send, and the only origin it may be sent to.

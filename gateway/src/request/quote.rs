@@ -1,9 +1,9 @@
 //! What a request may cost, before it is sent; and how long its answer may be, once it is known what budgets afford.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use policy::{AgentName, Denial, DenialCode, Part, Price, Quote, RouteClass};
+use policy::{AgentName, Denial, DenialCode, Map, Part, Price, Quote, RouteClass};
 
 use crate::config::{Budget, Reserve, UnknownModel};
 use crate::meter;
@@ -23,7 +23,7 @@ const AGENTS_MAX: usize = 4_096;
 
 /// How long the recent answers to each agent were that did not stream, in tokens: what the next may need.
 #[derive(Debug, Default)]
-pub(crate) struct AnswerLengths(Mutex<HashMap<AgentName, VecDeque<u64>>>);
+pub(crate) struct AnswerLengths(Mutex<Map<AgentName, VecDeque<u64>>>);
 
 impl AnswerLengths {
     /// Remembers the length of an answer.

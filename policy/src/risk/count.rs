@@ -1,8 +1,6 @@
 //! Signals that only several things make together: a book of what was seen in the last minutes.
 
-use std::collections::HashMap;
-
-use crate::{Signal, Subject, TimestampUs};
+use crate::{Map, Signal, Subject, TimestampUs};
 
 use super::MINUTE_US;
 
@@ -14,7 +12,7 @@ const ENTRIES_MAX: usize = 4_096;
 /// What was seen lately, by subject and signal. It is kept in memory: who starts anew counts anew.
 #[derive(Debug, Default)]
 pub struct SignalCounter {
-    seen: HashMap<(Subject, Signal), Vec<Seen>>,
+    seen: Map<(Subject, Signal), Vec<Seen>>,
 }
 
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Spending that rises as it never did: more in ten minutes than five times what is usual, and much of a day's budget.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use crate::{NanoUsd, Subject, TimestampUs};
+use crate::{Map, NanoUsd, Subject, TimestampUs};
 
 use super::MINUTE_US;
 
@@ -19,7 +19,7 @@ const SUBJECTS_MAX: usize = 4_096;
 /// What was spent lately, by subject. It is kept in memory: who starts anew learns anew what is usual.
 #[derive(Debug, Default)]
 pub struct SpendSlope {
-    spent: HashMap<Subject, VecDeque<Bucket>>,
+    spent: Map<Subject, VecDeque<Bucket>>,
 }
 
 #[derive(Debug)]

@@ -1,10 +1,9 @@
 //! The rows of risk, and how a report becomes some of them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use policy::{
-    AgentName, CapabilityId, Evidence, ProviderId, Risk, RiskState, RouteClass, Subject, TimestampUs,
+    AgentName, CapabilityId, Evidence, Map, ProviderId, Risk, RiskState, RouteClass, Subject, TimestampUs,
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
@@ -13,7 +12,7 @@ use crate::row::{LogText, parsed, parsed_opt, unsigned, unsigned_opt};
 use crate::rules::subject;
 
 /// Every state but GREEN.
-pub(crate) fn all(conn: &Connection) -> rusqlite::Result<HashMap<Subject, Risk>> {
+pub(crate) fn all(conn: &Connection) -> rusqlite::Result<Map<Subject, Risk>> {
     let mut statement = conn.prepare_cached("SELECT * FROM risks WHERE state <> 'GREEN'")?;
     statement.query_map([], |row| Ok((subject(row)?, risk(row)?)))?.collect()
 }
@@ -38,7 +37,7 @@ pub(super) struct Known {
 
 pub(super) fn record(write: &Transaction<'_>, seen: &RiskSeen) -> rusqlite::Result<Recorded> {
     let subjects = [Some(seen.subject.clone()), seen.signal.is_everybodys().then_some(Subject::Global)];
-    let mut before = HashMap::new();
+    let mut before = Map::default();
     for subject in subjects.into_iter().flatten() {
         let known = known(write, &subject)?;
         before.insert(subject, known);
