@@ -182,9 +182,9 @@ pub(crate) fn is_json(request: &RequestHeader, path: &str) -> Result<bool, Denia
     }
     let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
     let takes_uploads = path.contains("/audio/") || path.contains("/images/");
-    match media_type.map(str::to_ascii_lowercase).as_deref() {
-        Some("application/json") => Ok(true),
-        Some("multipart/form-data") if takes_uploads => Ok(false),
+    match media_type {
+        Some(json) if json.eq_ignore_ascii_case("application/json") => Ok(true),
+        Some(upload) if takes_uploads && upload.eq_ignore_ascii_case("multipart/form-data") => Ok(false),
         _ => Err(Denial::new(DenialCode::UnsupportedMedia, "the Content-Type must be application/json")),
     }
 }

@@ -29,6 +29,10 @@ pub enum Framing {
     Json,
 }
 
+/// The media types of one JSON value a line.
+const NDJSON: [&str; 4] =
+    ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/stream+json"];
+
 /// A name that is no wire format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a wire format (openai, anthropic, google, ollama, cohere)")]
@@ -68,15 +72,20 @@ impl fmt::Display for WireFormat {
 impl Framing {
     /// The framing that a response's `Content-Type` announces; none for what holds no JSON.
     pub fn from_content_type(content_type: &str) -> Option<Self> {
-        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match media_type.as_str() {
-            "text/event-stream" => Some(Self::Sse),
-            "application/x-ndjson"
-            | "application/ndjson"
-            | "application/jsonl"
-            | "application/stream+json" => Some(Self::Ndjson),
-            other if other == "application/json" || other.ends_with("+json") => Some(Self::Json),
-            _ => None,
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        let is_any_of = |names: &[&str]| names.iter().any(|name| media_type.eq_ignore_ascii_case(name));
+        let has_suffix = |suffix: &[u8]| {
+            let at = media_type.len().checked_sub(suffix.len());
+            at.is_some_and(|at| media_type.as_bytes()[at..].eq_ignore_ascii_case(suffix))
+        };
+        if is_any_of(&["text/event-stream"]) {
+            Some(Self::Sse)
+        } else if is_any_of(&NDJSON) {
+            Some(Self::Ndjson)
+        } else if is_any_of(&["application/json"]) || has_suffix(b"+json") {
+            Some(Self::Json)
+        } else {
+            None
         }
     }
 }

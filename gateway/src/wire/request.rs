@@ -410,6 +410,15 @@ fn integer(
 
 /// The field that a key names.
 fn known(key: Quoted<'_>, fields: &[(&'static str, Field)]) -> Result<Option<Field>, RequestFault> {
+    if let Some(key) = key.ascii() {
+        // As most keys are: no more than two comparisons of bytes for each name.
+        let like = fields.iter().find(|(name, _)| key.eq_ignore_ascii_case(name));
+        return match like {
+            Some((name, field)) if key == *name => Ok(Some(*field)),
+            Some((name, _)) => Err(RequestFault::AmbiguousKey(name)),
+            None => Ok(None),
+        };
+    }
     for (name, field) in fields {
         if key.chars().eq(name.chars()) {
             return Ok(Some(*field));

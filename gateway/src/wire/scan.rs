@@ -15,6 +15,9 @@ pub(crate) const DEPTH_MAX: usize = 64;
 /// Members of an object whose keys are compared; real requests have about twenty.
 pub(crate) const KEYS_MAX: usize = 128;
 
+/// Where the FNV-1a hash of nothing stands.
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
 /// Integers with fewer digits than this always fit in a double.
 const DIGITS_SURELY_FINITE: usize = 300;
 
@@ -368,6 +371,12 @@ impl<'a> Quoted<'a> {
         Self(self.0.get(bytes..).unwrap_or_default())
     }
 
+    /// The string, if it is spelled as it means and all of it is ASCII.
+    pub(crate) fn ascii(self) -> Option<&'a str> {
+        let is_plain = self.0.bytes().all(|byte| byte.is_ascii() && byte != b'\\');
+        is_plain.then_some(self.0)
+    }
+
     /// Whether the string means `text`.
     pub(crate) fn is(self, text: &str) -> bool {
         // An escape is longer than what it means.
@@ -393,9 +402,11 @@ impl<'a> Quoted<'a> {
 impl Seen {
     fn add(&mut self, key: Quoted<'_>) -> Result<(), FaultKind> {
         // FNV-1a over the characters, so that `"a"` and `"\u0061"` are one key.
-        let hash = key.chars().fold(0xcbf2_9ce4_8422_2325u64, |hash, char| {
-            (hash ^ u64::from(char)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let add = |hash: u64, char: char| (hash ^ u64::from(char)).wrapping_mul(0x0100_0000_01b3);
+        let hash = match key.ascii() {
+            Some(key) => key.bytes().map(char::from).fold(FNV_OFFSET, add),
+            None => key.chars().fold(FNV_OFFSET, add),
+        };
         if self.hashes[..self.count].contains(&hash) {
             return Err(FaultKind::Duplicate);
         }

@@ -117,34 +117,14 @@ impl<P: Copy + PartialEq> Tokens<P> {
     }
 
     /// Reads the next piece.
-    pub(crate) fn feed<L: Leaves<Place = P>>(&mut self, mut bytes: &[u8], leaves: &mut L) {
-        let length = bytes.len();
-        while let Some((first, rest)) = bytes.split_first() {
-            let start = length - bytes.len();
-            let place = self.value_under_way::<L>();
-            bytes = match self.state {
-                State::Between => {
-                    self.between(*first, start + 1, leaves);
-                    rest
-                }
-                State::String => self.in_string(bytes, leaves),
-                State::Escape => {
-                    self.escape(*first, leaves);
-                    rest
-                }
-                State::Unicode { digits, unit } => {
-                    if self.unicode(*first, digits, unit, leaves) {
-                        rest
-                    } else {
-                        bytes
-                    }
-                }
-                State::Scalar => self.in_scalar(bytes, leaves),
+    pub(crate) fn feed<L: Leaves<Place = P>>(&mut self, bytes: &[u8], leaves: &mut L) {
+        let mut at = 0;
+        while at < bytes.len() {
+            at = match self.state {
+                State::Between => self.between(bytes, at, leaves),
+                State::Scalar => self.in_scalar(bytes, at, leaves),
+                State::String | State::Escape | State::Unicode { .. } => self.in_text(bytes, at, leaves),
             };
-            if let Some(place) = place {
-                let is_whole = matches!(self.state, State::Between | State::String);
-                leaves.spelled(place, start..length - bytes.len(), is_whole);
-            }
         }
     }
 
@@ -154,24 +134,31 @@ impl<P: Copy + PartialEq> Tokens<P> {
         (is_string && !self.is_key_next && self.next != L::NOWHERE).then_some(self.next)
     }
 
-    fn between<L: Leaves<Place = P>>(&mut self, byte: u8, end: usize, leaves: &mut L) {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\r' => {}
-            b'"' => {
-                self.text_length = 0;
-                self.state = State::String;
-            }
-            b'{' => self.open(Container::Object, leaves),
-            b'[' => self.open(Container::Array, leaves),
-            b'}' | b']' => self.close(end, leaves),
-            b':' => self.is_key_next = false,
-            b',' => self.after_value::<L>(),
-            _ => {
-                self.text_length = 0;
-                self.push(&[byte]);
-                self.state = State::Scalar;
+    /// Reads what stands between texts and words, up to the next of them.
+    fn between<L: Leaves<Place = P>>(&mut self, bytes: &[u8], mut at: usize, leaves: &mut L) -> usize {
+        while let Some(byte) = bytes.get(at) {
+            at += 1;
+            match byte {
+                b' ' | b'\t' | b'\n' | b'\r' => {}
+                b'"' => {
+                    self.text_length = 0;
+                    self.state = State::String;
+                    break;
+                }
+                b'{' => self.open(Container::Object, leaves),
+                b'[' => self.open(Container::Array, leaves),
+                b'}' | b']' => self.close(at, leaves),
+                b':' => self.is_key_next = false,
+                b',' => self.after_value::<L>(),
+                byte => {
+                    self.text_length = 0;
+                    self.push(&[*byte]);
+                    self.state = State::Scalar;
+                    break;
+                }
             }
         }
+        at
     }
 
     fn open<L: Leaves<Place = P>>(&mut self, container: Container, leaves: &mut L) {
@@ -211,18 +198,45 @@ impl<P: Copy + PartialEq> Tokens<P> {
         };
     }
 
-    fn in_string<'b, L: Leaves<Place = P>>(&mut self, bytes: &'b [u8], leaves: &mut L) -> &'b [u8] {
-        let run = memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
-        self.push_text(&bytes[..run], leaves);
-        match bytes.get(run) {
-            None => {}
+    /// Goes on in a string, up to its end or that of the bytes, and tells what spelled it.
+    fn in_text<L: Leaves<Place = P>>(&mut self, bytes: &[u8], start: usize, leaves: &mut L) -> usize {
+        let place = self.value_under_way::<L>();
+        let (mut at, mut whole) = (start, start);
+        while let (false, Some(byte)) = (matches!(self.state, State::Between), bytes.get(at)) {
+            at = match self.state {
+                State::Escape => {
+                    self.escape(*byte, leaves);
+                    at + 1
+                }
+                State::Unicode { digits, unit } => {
+                    at + usize::from(self.unicode(*byte, digits, unit, leaves))
+                }
+                State::String | State::Between | State::Scalar => self.in_string(bytes, at, leaves),
+            };
+            if matches!(self.state, State::Between | State::String) {
+                whole = at;
+            }
+        }
+        for (part, is_whole) in [(start..whole, true), (whole..at, false)] {
+            if let Some(place) = place.filter(|_| !part.is_empty()) {
+                leaves.spelled(place, part, is_whole);
+            }
+        }
+        at
+    }
+
+    fn in_string<L: Leaves<Place = P>>(&mut self, bytes: &[u8], at: usize, leaves: &mut L) -> usize {
+        let end = memchr::memchr2(b'"', b'\\', &bytes[at..]).map_or(bytes.len(), |run| at + run);
+        self.push_text(&bytes[at..end], leaves);
+        match bytes.get(end) {
+            None => return end,
             Some(b'"') => {
                 self.state = State::Between;
                 self.string_end(leaves);
             }
             Some(_) => self.state = State::Escape,
         }
-        bytes.get(run + 1..).unwrap_or_default()
+        end + 1
     }
 
     fn string_end<L: Leaves<Place = P>>(&mut self, leaves: &mut L) {
@@ -235,19 +249,19 @@ impl<P: Copy + PartialEq> Tokens<P> {
         }
     }
 
-    fn in_scalar<'b, L: Leaves<Place = P>>(&mut self, bytes: &'b [u8], leaves: &mut L) -> &'b [u8] {
+    fn in_scalar<L: Leaves<Place = P>>(&mut self, bytes: &[u8], at: usize, leaves: &mut L) -> usize {
         let ends = |b: &u8| {
             matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b':' | b'"' | b'{' | b'[')
         };
-        let run = bytes.iter().position(ends).unwrap_or(bytes.len());
-        self.push(&bytes[..run]);
-        if run < bytes.len() {
+        let end = bytes[at..].iter().position(ends).map_or(bytes.len(), |run| at + run);
+        self.push(&bytes[at..end]);
+        if end < bytes.len() {
             self.state = State::Between;
             if self.next != L::NOWHERE {
                 leaves.scalar(self.next, self.text());
             }
         }
-        &bytes[run..]
+        end
     }
 
     fn escape<L: Leaves<Place = P>>(&mut self, letter: u8, leaves: &mut L) {
@@ -284,10 +298,13 @@ impl<P: Copy + PartialEq> Tokens<P> {
         self.push_text(char.encode_utf8(&mut [0; 4]).as_bytes(), leaves);
     }
 
-    /// Some of the text of a string.
+    /// Some of the text of a string. Of what is of no interest nothing is kept.
     fn push_text<L: Leaves<Place = P>>(&mut self, text: &[u8], leaves: &mut L) {
-        self.push(text);
-        if let Some(place) = self.value_under_way::<L>().filter(|_| !text.is_empty()) {
+        let place = self.value_under_way::<L>();
+        if self.is_key_next || place.is_some() {
+            self.push(text);
+        }
+        if let Some(place) = place.filter(|_| !text.is_empty()) {
             leaves.text(place, text);
         }
     }
