@@ -26,7 +26,7 @@ use crate::sums::Rollup;
 use crate::{retention, row};
 
 const ROWS_PER_TRANSACTION: usize = 4_096;
-const POLL: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(20);
 /// After this long without work the poll slows down, so that an idle gateway uses next to no CPU.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 const POLL_IDLE: Duration = Duration::from_millis(50);
