@@ -185,7 +185,7 @@ impl Upstream {
         body_bytes: usize,
         _proof: &Reservation,
     ) -> pingora::Result<RequestHeader> {
-        let mut request = RequestHeader::build(method.clone(), target.as_bytes(), Some(16))?;
+        let mut request = RequestHeader::build_no_case(method.clone(), target.as_bytes(), Some(16))?;
         for (name, value) in self.passed_headers(caller) {
             request.append_header(name.clone(), value.clone())?;
         }

@@ -46,7 +46,8 @@ impl Context {
         self.finish_meter();
         let is_known = |metered: &&Metered| metered.usage.is_some() && metered.ending == Ending::Complete;
         let Some(metered) = self.metered.as_ref().filter(is_known) else { return };
-        let (_, usage, cost) = self.charge(Some(metered), None);
+        let (basis, usage, cost) = self.charge(Some(metered), None);
+        self.charged = Some((basis, usage, cost));
         let used = used(&usage, cost);
         if let Stage::Reserved(reserved) = &mut self.stage {
             reserved.reservation.charge(used);

@@ -61,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) meter: Option<Box<Meter>>,
     /// What the meter told at the end of the answer.
     pub(super) metered: Option<Metered>,
+    /// What the request is charged, once that is settled with its budgets.
+    pub(super) charged: Option<(Basis, Usage, Option<NanoUsd>)>,
     /// Since when a stream waits for its budgets.
     pub(crate) uncovered_since: Option<Instant>,
     pub(crate) hide_usage: Option<Hide>,
@@ -156,6 +158,7 @@ impl Context {
             provider_status: None,
             meter: None,
             metered: None,
+            charged: None,
             uncovered_since: None,
             hide_usage: None,
             decoder: None,
@@ -259,7 +262,8 @@ impl Context {
             self.finish_meter();
         }
         let metered = self.metered.take();
-        let (basis, usage, cost) = self.charge(metered.as_ref(), reservation);
+        let charged = self.charged.take();
+        let (basis, usage, cost) = charged.unwrap_or_else(|| self.charge(metered.as_ref(), reservation));
         let (outcome, error_code) = self.outcome();
         let (facts, watch) = (&self.facts, self.shared.watch.load());
         let model = facts.model.as_deref().or(metered.as_ref().and_then(|metered| metered.model.as_deref()));

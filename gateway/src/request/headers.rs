@@ -50,11 +50,18 @@ static OF_A_CONNECTION: [HeaderName; 9] = [
 ];
 
 /// Headers of a caller that every provider gets to see.
-const PASSED: [&str; 6] =
-    ["content-type", "accept", "user-agent", "idempotency-key", "x-client-request-id", "x-stainless-*"];
+static PASSED: [HeaderName; 5] = [
+    header::CONTENT_TYPE,
+    header::ACCEPT,
+    header::USER_AGENT,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-client-request-id"),
+];
+/// The same, all that begin so: what OpenAI's and Anthropic's SDKs tell of themselves.
+const PASSED_PREFIX: &str = "x-stainless-";
 
 /// Headers of an answer that act on the connection, on a browser, or on the caller's route to us.
-const REMOVED: [HeaderName; 12] = [
+static REMOVED: [HeaderName; 12] = [
     header::SET_COOKIE,
     header::ALT_SVC,
     header::PROXY_AUTHENTICATE,
@@ -103,12 +110,8 @@ impl fmt::Display for HeaderPattern {
 
 /// Whether a caller's header is passed on to a provider that takes `extra` beside the common ones.
 pub(crate) fn is_passed<'p>(name: &HeaderName, mut extra: impl Iterator<Item = &'p HeaderPattern>) -> bool {
-    let name = name.as_str();
-    let common = PASSED.iter().any(|passed| match passed.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => name == *passed,
-    });
-    common || extra.any(|pattern| pattern.matches(name))
+    let is_common = PASSED.contains(name) || name.as_str().starts_with(PASSED_PREFIX);
+    is_common || extra.any(|pattern| pattern.matches(name.as_str()))
 }
 
 /// All headers of a provider's answer together, in bytes.
@@ -135,9 +138,9 @@ pub(crate) fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = H
 pub(crate) fn to_remove(answer: &HeaderMap) -> Vec<HeaderName> {
     let named_by_connection = named_by_connection(answer)
         .filter(|name| *name != header::TRANSFER_ENCODING && *name != header::CONTENT_LENGTH);
-    let of_cors = answer.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned();
-    let present = REMOVED.into_iter().filter(|name| answer.contains_key(name));
-    named_by_connection.chain(of_cors).chain(present).collect()
+    let is_removed =
+        |name: &HeaderName| REMOVED.contains(name) || name.as_str().starts_with("access-control-");
+    named_by_connection.chain(answer.keys().filter(|name| is_removed(name)).cloned()).collect()
 }
 
 /// The service tier of an answer, where its head names one and its body does not: Gemini's.

@@ -178,16 +178,21 @@ fn admit(ctx: &Context, capability: Option<&Capability>) -> Result<Plan, Denial>
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    /// In a box, because the engine moves it about with its futures.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(self.shared.clone())
+    fn new_ctx(&self) -> Box<Context> {
+        Box::new(Context::new(self.shared.clone()))
     }
 
     /// No modules: the default one compresses answers, which is not our business.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<()> {
+    async fn early_request_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut Box<Context>,
+    ) -> pingora::Result<()> {
         // What follows a chunked body belongs to it as far as the guard knows, so nothing may follow.
         let is_chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
         session.set_keepalive((!is_chunked).then_some(KEEP_ALIVE_SECONDS));
@@ -198,7 +203,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<bool> {
         ctx.facts.requested(session.req_header());
         match self.decide(session, ctx).await {
             Ok(Decision::Proxy) => Ok(false),
@@ -210,7 +215,7 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(
         &self,
         _session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<Box<HttpPeer>> {
         let Stage::Reserved(reserved) = &ctx.stage else { return Err(out_of_order()) };
         ctx.connection.lifeline.set_connecting(true);
@@ -228,7 +233,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         mut error: Box<Error>,
     ) -> Box<Error> {
         // Where somebody answers, but not as the provider must, another address would not mend it.
@@ -250,7 +255,7 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         _fd: std::os::unix::io::RawFd,
         _digest: Option<&Digest>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         ctx.shared.metrics.connected(reused);
         Ok(())
@@ -260,7 +265,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         let Stage::Reserved(reserved) = &ctx.stage else { return Err(out_of_order()) };
         ctx.connection.lifeline.set_connecting(false);
@@ -293,7 +298,7 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         chunk: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         // The engine replays the tail of the body; the whole of it stands in for that (see `body`).
         if end && !ctx.body.bytes.is_empty() {
@@ -309,7 +314,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         let is_switch = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
         if is_switch || headers::is_too_large(&response.headers) {
@@ -340,7 +345,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         chunk: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<Option<Duration>> {
         *chunk = ctx.decode(chunk.take())?;
         if let Some(bytes) = chunk.as_ref().filter(|bytes| !bytes.is_empty()) {
@@ -363,12 +368,17 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         trailers: &mut header::HeaderMap,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         ctx.mask_trailers(trailers)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Box<Context>,
+    ) -> FailToProxy {
         ctx.leave_rates();
         if let Some(denial) = ctx.connection.lifeline.take_cut() {
             cutting::end(session, ctx, &denial).await;
@@ -394,7 +404,7 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {
         if error.is_some_and(|error| is_caller_gone(error, ctx)) {
             ctx.answer = Answer::CallerGone;
         }
@@ -402,12 +412,12 @@ impl ProxyHttp for Gateway {
     }
 
     /// What the engine's own log lines say of a request: never the query, in which a key may stand.
-    fn request_summary(&self, session: &Session, ctx: &Context) -> String {
+    fn request_summary(&self, session: &Session, ctx: &Box<Context>) -> String {
         format!("{} {}", ctx.id, session.req_header().method)
     }
 
     /// Every failure is a row in the log; a line as well would say the same with less care.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Context>, _error: &Error) -> bool {
         true
     }
 }
