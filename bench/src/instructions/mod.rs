@@ -3,6 +3,7 @@
 //! shows at once. The ratio to the floor of the same run is what is held against what was accepted, since a new
 //! compiler moves both.
 
+mod bounds;
 mod caller;
 mod callgrind;
 mod count;
@@ -17,6 +18,7 @@ use crate::compare::{CREDENTIAL, interruption};
 use crate::mock::MOCK_CREDENTIAL_ENV;
 use crate::subject::{Name, Subject};
 use crate::tokfence::{self, Tokfence};
+use bounds::Bounds;
 use callgrind::Callgrind;
 use count::{Counted, count};
 
@@ -36,6 +38,15 @@ pub(crate) struct InstructionsArgs {
     /// Write all numbers to a file as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// The file of what was accepted
+    #[arg(long, default_value = "bench/instructions.toml")]
+    bounds: PathBuf,
+    /// Fail when a count is more than 5 % above what was accepted
+    #[arg(long)]
+    check: bool,
+    /// Accept what is counted now
+    #[arg(long, conflicts_with = "check")]
+    bless: bool,
 }
 
 pub(crate) fn run(args: &InstructionsArgs) -> Result<()> {
@@ -55,14 +66,29 @@ pub(crate) fn run(args: &InstructionsArgs) -> Result<()> {
 async fn count_both(args: &InstructionsArgs) -> Result<()> {
     let binary = args.tokfence.clone().map_or_else(tokfence::default_binary, Ok)?;
     ensure!(tokfence::is_present(&binary), "no program at {}", binary.display());
+    let accepted = args.check.then(|| Bounds::read(&args.bounds)).transpose()?;
+    ensure!(!(cfg!(debug_assertions) && (args.check || args.bless)), "bounds are for release builds");
     let mock = Role::spawn("mock", &[], &[(MOCK_CREDENTIAL_ENV, CREDENTIAL)]).await?;
     let counted = [count_floor(args, &mock).await?, count_gateway(args, &mock, &binary).await?];
+    let [floor, gateway] = &counted;
     print!("{}", table::human(&counted));
     if let Some(path) = &args.json {
         let text =
             serde_json::to_string_pretty(&table::document(&counted)).context("cannot write the report")?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    let now = Bounds::of(floor, gateway);
+    if args.bless {
+        now.write(&args.bounds)?;
+    }
+    accepted.map_or(Ok(()), |accepted| check(&accepted, &now))
+}
+
+#[expect(clippy::print_stdout, reason = "the report is this command's output")]
+fn check(accepted: &Bounds, now: &Bounds) -> Result<()> {
+    let verdict = accepted.judge(now);
+    println!("{}", verdict.lines.join("\n"));
+    ensure!(verdict.is_accepted, "the gateway takes more instructions than were accepted");
     Ok(())
 }
 
