@@ -74,7 +74,7 @@ impl Role {
         let (program, options) = wrapper.split_first().context("no program to run under")?;
         let mut command = Command::new(program);
         command.args(options).arg(own_path()?).arg(name).kill_on_drop(true);
-        Self::start(command, name, args, &[]).await
+        Self::start(command, &format!("{name} under {program}"), args, &[]).await
     }
 
     async fn start(

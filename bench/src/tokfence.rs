@@ -153,14 +153,16 @@ impl Tokfence {
         let mut command = std::process::Command::new(program);
         command.args(options).arg(&self.binary).arg("start");
         self.isolate(&mut command);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut stderr = tempfile::tempfile()?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
         let mut command = tokio::process::Command::from(command);
         let mut child =
             command.kill_on_drop(true).spawn().with_context(|| format!("cannot run {program}"))?;
         let started = Instant::now();
         while self.status().await.is_err() {
             if let Some(status) = child.try_wait().context("cannot wait for the gateway")? {
-                bail!("{program} ended before the gateway served: {status}");
+                let said = read_all(&mut stderr)?;
+                bail!("{program} ended before the gateway served: {status}: {}", said.trim());
             }
             ensure!(
                 started.elapsed() < START_UNDER_WAIT_MAX,

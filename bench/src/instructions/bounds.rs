@@ -99,7 +99,7 @@ impl Bound {
         let floor_change = now.floor / self.floor - 1.0;
         if floor_change.abs() > FLOOR_MARGIN {
             lines.push(format!(
-                "note: the floor's own {what} takes {:.0} instructions and took {:.0}: another compiler or profile",
+                "note: for {what} the floor itself takes {:.0} instructions and took {:.0}: another compiler or profile",
                 now.floor, self.floor
             ));
         }
