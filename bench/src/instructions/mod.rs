@@ -27,7 +27,7 @@ const THREADS: usize = 1;
 #[derive(Debug, clap::Args)]
 pub(crate) struct InstructionsArgs {
     /// How often everything is counted; the median is told
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Requests of each round
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=100_000))]
