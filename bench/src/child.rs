@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -65,7 +66,24 @@ pub(crate) struct Role {
 impl Role {
     /// Starts `bench NAME ARGS` and waits until it announced its address.
     pub(crate) async fn spawn(name: &str, args: &[String], environment: &[(&str, &str)]) -> Result<Self> {
-        let mut child = own_command(name)?
+        Self::start(own_command(name)?, name, args, environment).await
+    }
+
+    /// The same, run by another program: `WRAPPER bench NAME ARGS`, in one process.
+    pub(crate) async fn spawn_under(wrapper: &[String], name: &str, args: &[String]) -> Result<Self> {
+        let (program, options) = wrapper.split_first().context("no program to run under")?;
+        let mut command = Command::new(program);
+        command.args(options).arg(own_path()?).arg(name).kill_on_drop(true);
+        Self::start(command, &format!("{name} under {program}"), args, &[]).await
+    }
+
+    async fn start(
+        mut command: Command,
+        name: &str,
+        args: &[String],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let mut child = command
             .args(args)
             .arg("--exit-with-stdin")
             .envs(environment.iter().copied())
@@ -88,7 +106,11 @@ impl Role {
 
 /// This program again, as `role`.
 pub(crate) fn own_command(role: &str) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe().context("own path is unknown")?);
+    let mut command = Command::new(own_path()?);
     command.arg(role).kill_on_drop(true);
     Ok(command)
+}
+
+fn own_path() -> Result<PathBuf> {
+    std::env::current_exe().context("own path is unknown")
 }

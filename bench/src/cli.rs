@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::compare::CompareArgs;
 use crate::floor::FloorArgs;
+use crate::instructions::InstructionsArgs;
 use crate::load::LoadArgs;
 use crate::mock::MockArgs;
 
@@ -20,6 +21,8 @@ struct Cli {
 enum Role {
     /// Measure direct, floor and tokfence side by side
     Compare(CompareArgs),
+    /// Count the instructions of a request and of an event, and hold them against what is accepted
+    Instructions(InstructionsArgs),
     /// Generate load and print what it met as JSON
     Load(LoadArgs),
     /// Serve as a provider
@@ -31,6 +34,7 @@ enum Role {
 pub(crate) fn run() -> Result<()> {
     match Cli::parse().role {
         Role::Compare(args) => crate::compare::run(&args),
+        Role::Instructions(args) => crate::instructions::run(&args),
         Role::Load(args) => crate::load::run(&args),
         Role::Mock(args) => crate::mock::run(&args),
         Role::Floor(args) => crate::floor::run(&args),

@@ -5,6 +5,7 @@
 
 mod cli;
 mod compare;
+mod instructions;
 mod measure;
 mod report;
 

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
 use crate::subject::{Name, Subject};
@@ -35,6 +36,8 @@ const BUDGETS: [[&str; 3]; 3] = [
 
 const PASSPHRASE: &str = "bench-passphrase-not-secret";
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
+/// Deriving the vault's key is slow by design, and slower by far under a program that counts.
+const START_UNDER_WAIT_MAX: Duration = Duration::from_secs(120);
 const FIRST_ANSWER_WAIT_MAX: Duration = Duration::from_secs(15);
 const FIRST_ANSWER_POLL: Duration = Duration::from_millis(1);
 /// The gateway logs in batches, so its count may trail the last answer.
@@ -141,6 +144,36 @@ impl Tokfence {
     /// Starts the daemon for the first time and lays down what it is to decide by.
     pub(crate) async fn start(&self) -> Result<Subject> {
         self.run(&["start", "-d"], None).await?;
+        self.lay_down().await
+    }
+
+    /// The same, run by another program: `WRAPPER tokfence start`, in one process that is killed when dropped.
+    pub(crate) async fn start_under(&self, wrapper: &[String]) -> Result<(Subject, Child)> {
+        let (program, options) = wrapper.split_first().context("no program to run under")?;
+        let mut command = std::process::Command::new(program);
+        command.args(options).arg(&self.binary).arg("start");
+        self.isolate(&mut command);
+        let mut stderr = tempfile::tempfile()?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
+        let mut command = tokio::process::Command::from(command);
+        let mut child =
+            command.kill_on_drop(true).spawn().with_context(|| format!("cannot run {program}"))?;
+        let started = Instant::now();
+        while self.status().await.is_err() {
+            if let Some(status) = child.try_wait().context("cannot wait for the gateway")? {
+                let said = read_all(&mut stderr)?;
+                bail!("{program} ended before the gateway served: {status}: {}", said.trim());
+            }
+            ensure!(
+                started.elapsed() < START_UNDER_WAIT_MAX,
+                "no gateway {START_UNDER_WAIT_MAX:?} after its start"
+            );
+            sleep(LOG_POLL).await;
+        }
+        Ok((self.lay_down().await?, child))
+    }
+
+    async fn lay_down(&self) -> Result<Subject> {
         let (address, pid) = self.status().await?;
         let credential = match self.name {
             Name::Direct | Name::Floor | Name::LogOnly => NO_CREDENTIAL.into(),
@@ -239,18 +272,22 @@ impl Tokfence {
         read_all(&mut stdout)
     }
 
-    /// Nothing of the caller's environment reaches the gateway, so that no setting of theirs is measured.
     fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(&self.binary);
+        command.args(arguments);
+        self.isolate(&mut command);
         command
-            .args(arguments)
+    }
+
+    /// Nothing of the caller's environment reaches the gateway, so that no setting of theirs is measured.
+    fn isolate(&self, command: &mut std::process::Command) {
+        command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.home.path())
             .env("TOKFENCE_HOME", self.home.path())
             .env("TOKFENCE_VAULT_PASSPHRASE", PASSPHRASE)
             .env("TOKFENCE_VAULT_BACKEND", "file");
-        command
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::{self, Log, Machine, Run, Samples};
 use crate::tokfence;
+pub(crate) use setup::CREDENTIAL;
 use setup::Setup;
 
 #[derive(Debug, clap::Args)]
@@ -76,7 +77,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
 }
 
 /// Waits for a signal to end.
-async fn interruption() -> Result<()> {
+pub(crate) async fn interruption() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for signals")?;
     tokio::select! {
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),

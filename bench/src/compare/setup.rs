@@ -16,7 +16,7 @@ use crate::tokfence::{Logged, Tokfence};
 
 /// What the mock provider demands. It has the shape of a provider's credential, so that the gateway treats
 /// it as one; made up, and no row of zeros, which stand in the answers as well.
-const CREDENTIAL: &str = "sk-bench-q7RzX2mVt9LbK4wPn8sYd3GhJ6fCa1Ue5oTiQw0Z";
+pub(crate) const CREDENTIAL: &str = "sk-bench-q7RzX2mVt9LbK4wPn8sYd3GhJ6fCa1Ue5oTiQw0Z";
 const STARTS: usize = 3;
 
 pub(super) struct Setup {
