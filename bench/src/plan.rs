@@ -28,6 +28,14 @@ impl Wire {
             Self::Anthropic => 5,
         }
     }
+
+    /// Those of them that come before the content.
+    pub(crate) fn opening_events(self) -> u64 {
+        match self {
+            Self::Openai => 1,
+            Self::Anthropic => 2,
+        }
+    }
 }
 
 /// How many content events a stream has, and the time between them (zero: as fast as they can be written).

@@ -11,8 +11,9 @@ const JSON_COMPLETION_TOKENS: u32 = 240;
 const SENTENCE: &str = "The gateway reads each event as it passes and adds nothing to it. ";
 const SENTENCES: usize = 17;
 
+/// Tells nginx not to gather a stream, which is what whoever puts it before a provider tells it.
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\
-    Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
+    Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n\r\n";
 pub(super) const UNAUTHORIZED: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\n\
     Content-Length: 52\r\n\r\n{\"error\":{\"code\":\"invalid_api_key\",\"message\":\"key\"}}";
 pub(super) const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n\

@@ -17,7 +17,7 @@ use crate::http::{self, Body, Framing};
 use crate::plan::{StreamPlan, Wire};
 use answer::{Answers, StampedEvent, WireAnswers};
 
-const READ_BYTES: usize = 16 << 10;
+const READ_BYTES: usize = 64 << 10;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const BODY_BYTES_MAX: usize = 64 << 20;
 const HEADERS_MAX: usize = 64;
