@@ -99,6 +99,7 @@ http {{
     tcp_nodelay on;
     keepalive_requests 1000000000;
     client_max_body_size 64m;
+    client_body_buffer_size 64k;
     upstream provider {{
         server {upstream};
         keepalive 1024;

@@ -207,8 +207,8 @@ impl Tokfence {
     }
 
     /// As `restart`, but without a passphrase: the gateway starts with its vault locked, so no key is derived, and its
-    /// first answer is a refusal. Leaves it locked.
-    pub(crate) async fn restart_locked(&self) -> Result<Duration> {
+    /// first answer is a refusal, which has a row as every answer has. Leaves it locked.
+    pub(crate) async fn restart_locked(&self, subject: &mut Subject) -> Result<Duration> {
         self.run(&["stop"], None).await?;
         let started = Instant::now();
         let mut command = self.command(&["start", "-d"]);
@@ -223,7 +223,9 @@ impl Tokfence {
             }
             sleep(FIRST_ANSWER_POLL).await;
         }
-        Ok(started.elapsed())
+        let took = started.elapsed();
+        subject.answered += 1;
+        Ok(took)
     }
 
     /// What was logged, once that is `expected` or the log has had time to catch up.

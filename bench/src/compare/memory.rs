@@ -21,11 +21,15 @@ const IDLE_CONNECTIONS: u16 = 1000;
 const SETTLE: Duration = Duration::from_millis(200);
 const KIB_PER_MIB: f64 = 1024.0;
 
-/// Before anything was asked of it.
-pub(super) fn keep_idle(args: &CompareArgs, subject: &Subject, samples: &mut Samples) -> Result<()> {
-    if let (Some(pid), true) = (subject.pid, args.wants(Part::Memory)) {
-        let idle_mib = Memory::of(pid)?.now_mib;
-        samples.push(Section::Memory, subject.name, Metric::IdleMib, Some(idle_mib));
+/// Before anything was asked of them.
+pub(super) async fn keep_idle(args: &CompareArgs, subjects: &[Subject], samples: &mut Samples) -> Result<()> {
+    if !args.wants(Part::Memory) {
+        return Ok(());
+    }
+    sleep(SETTLE).await;
+    for subject in subjects {
+        let idle_mib = subject.pid.map(Memory::of).transpose()?.map(|memory| memory.now_mib);
+        samples.push(Section::Memory, subject.name, Metric::IdleMib, idle_mib);
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ fn load(args: &CompareArgs, section: Section, seconds: f64) -> String {
         Section::Sse => format!("--workload sse --connections {connections} --seconds {seconds}"),
         // With those that frame it a stream of 66 events.
         Section::Sse66 => {
-            format!("--workload sse --connections {connections} --seconds {seconds} --events 62")
+            format!("--workload whole --connections {connections} --seconds {seconds} --events 62")
         }
         Section::Paced => "--workload paced --connections 20 --requests 20 --events 200 --gap-ms 5".into(),
         // Measured apart from the rounds.

@@ -67,8 +67,8 @@ impl Setup {
                 subjects.push(subject);
             }
         }
+        memory::keep_idle(args, &subjects, samples).await?;
         for subject in &mut subjects {
-            memory::keep_idle(args, subject, samples)?;
             subject.probe().await?;
         }
         // After all idle memory was read, since being read is no idleness.
@@ -183,8 +183,10 @@ async fn start_gateway(
     // Rules are read in no time beside the key derivation, so one of the gateways stands for all.
     if name == Name::Everything {
         for _ in 0..starts(args) {
-            push_start(samples, name, Metric::LockedStartMs, gateway.restart_locked().await?);
-            push_start(samples, name, Metric::FirstAnswerMs, gateway.restart(&mut subject).await?);
+            let locked = gateway.restart_locked(&mut subject).await?;
+            push_start(samples, name, Metric::LockedStartMs, locked);
+            let unlocked = gateway.restart(&mut subject).await?;
+            push_start(samples, name, Metric::FirstAnswerMs, unlocked);
         }
     }
     Ok((gateway, subject))

@@ -37,6 +37,8 @@ pub(crate) enum Workload {
     Json,
     /// A stream written as fast as it can be
     Sse,
+    /// A stream that comes in one piece of known length
+    Whole,
     /// A stream with a pause before each event
     Paced,
 }

@@ -44,10 +44,12 @@ struct Expected {
 impl Job {
     pub(super) fn new(args: &LoadArgs) -> Self {
         let gap = match args.workload {
-            Workload::Json | Workload::Sse => Duration::ZERO,
+            Workload::Json | Workload::Sse | Workload::Whole => Duration::ZERO,
             Workload::Paced => Duration::from_millis(args.gap_ms),
         };
-        let plan = (args.workload != Workload::Json).then_some(StreamPlan { events: args.events, gap });
+        let is_whole = args.workload == Workload::Whole;
+        let plan = StreamPlan { events: args.events, gap, is_whole };
+        let plan = (args.workload != Workload::Json).then_some(plan);
         Self {
             request: request_with_history(
                 args.wire,

@@ -167,7 +167,9 @@ impl Section {
             Self::Prompt50K => "prompts of 50 KB over one connection".into(),
             Self::Prompt1M => "prompts of 1 MB over one connection".into(),
             Self::Sse => format!("sse: streams of 204 events, unpaced, {connections} connections"),
-            Self::Sse66 => format!("sse: streams of 66 events, unpaced, {connections} connections"),
+            Self::Sse66 => format!(
+                "sse: ready-made streams of 66 events, 18 KB, in one piece, {connections} connections"
+            ),
             Self::Paced => "paced: 20 streams of 200 events, one each 5 ms".into(),
             Self::Memory => {
                 format!(
