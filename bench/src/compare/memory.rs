@@ -43,11 +43,12 @@ pub(super) async fn measure_growth(
     progress("memory");
     let connections = args.connections;
     // Slower than `paced`: memory is what counts here, not how the machine copes with the rate.
+    let (seconds, events) = if args.quick { (args.seconds(), 20) } else { (1.0, 100) };
     let mut loads = vec![
-        (Metric::ConnectionsMib, format!("--workload json --connections {connections} --seconds 1")),
+        (Metric::ConnectionsMib, format!("--workload json --connections {connections} --seconds {seconds}")),
         (
             Metric::Streams200Mib,
-            "--workload paced --connections 200 --requests 200 --events 100 --gap-ms 20".into(),
+            format!("--workload paced --connections 200 --requests 200 --events {events} --gap-ms 20"),
         ),
     ];
     if !args.quick {

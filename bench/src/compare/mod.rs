@@ -94,7 +94,7 @@ impl CompareArgs {
     }
 }
 
-const QUICK_SECONDS: f64 = 0.3;
+const QUICK_SECONDS: f64 = 0.2;
 /// Files that a process may have open: two for each of a thousand connections, and some.
 const OPEN_FILES: u64 = 8192;
 

@@ -19,7 +19,9 @@ pub(super) async fn measure_all(
     if sections.is_empty() {
         return Ok(());
     }
-    measure_round(args, &sections, None, subjects, &mut Samples::default()).await?;
+    if !args.quick {
+        measure_round(args, &sections, None, subjects, &mut Samples::default()).await?;
+    }
     for round in 0..args.rounds() {
         progress(&format!("round {} of {}", round + 1, args.rounds()));
         measure_round(args, &sections, Some(round), subjects, samples).await?;

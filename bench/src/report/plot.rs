@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::targets::CPU_TO_FLOOR_MOST;
 use super::{Metric, Run, Samples, Section};
 use crate::subject::Name;
 
@@ -15,6 +16,7 @@ const ROW_HEIGHT: u32 = 44;
 const FRAME_HEIGHT: u32 = 120;
 const CURVES_HEIGHT: u32 = 460;
 const LABELS_WIDTH: u32 = 150;
+const TARGET_COLOUR: RGBColor = RGBColor(238, 102, 119);
 /// Colours that are told apart by those who do not see all of them (Paul Tol, bright and muted).
 const COLOURS: [RGBColor; 10] = [
     RGBColor(187, 187, 187),
@@ -68,12 +70,12 @@ fn draw_costs(area: &Area<'_>, costs: &[(Name, [Option<f64>; 2])]) -> Result<()>
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(LABELS_WIDTH)
-        .build_cartesian_2d(0.0..highest * 1.12, (0..costs.len()).into_segmented())?;
+        .build_cartesian_2d(0.0..highest * 1.12, (0..costs.len() - 1).into_segmented())?;
     // Rows count from below, and the first subject belongs on top.
     let row = |at: usize| costs.len() - 1 - at;
     let label = |value: &SegmentValue<usize>| match value {
         SegmentValue::CenterOf(at) if *at < costs.len() => costs[row(*at)].0.text().to_owned(),
-        _ => String::new(),
+        SegmentValue::CenterOf(_) | SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
     };
     chart
         .configure_mesh()
@@ -97,6 +99,12 @@ fn draw_costs(area: &Area<'_>, costs: &[(Name, [Option<f64>; 2])]) -> Result<()>
             EmptyElement::at(place) + Text::new(format!("{ratio:.2}"), offset, ("sans-serif", 12))
         }))?;
     }
+    let ends = [SegmentValue::Exact(0), SegmentValue::Last].map(|end| (CPU_TO_FLOOR_MOST, end));
+    let target = TARGET_COLOUR.stroke_width(2);
+    chart
+        .draw_series([PathElement::new(ends, target)])?
+        .label(format!("target {CPU_TO_FLOOR_MOST}"))
+        .legend(move |(x, y)| PathElement::new([(x, y), (x + 12, y)], target));
     chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE).draw()?;
     Ok(())
 }
@@ -125,6 +133,7 @@ fn draw_curves(area: &Area<'_>, run: &Run, samples: &Samples) -> Result<()> {
     let mut chart = ChartBuilder::on(area)
         .caption(format!("Latency: {}", section.title(run)), ("sans-serif", 18))
         .margin(12)
+        .margin_right(30)
         .x_label_area_size(40)
         .y_label_area_size(70)
         .build_cartesian_2d(0.0..4.0, (lowest * 0.9..highest * 1.1).log_scale())?;

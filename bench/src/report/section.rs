@@ -12,9 +12,12 @@ pub(crate) enum Section {
     Json,
     JsonSingle,
     JsonRate,
+    #[serde(rename = "prompt_50k")]
     Prompt50K,
+    #[serde(rename = "prompt_1m")]
     Prompt1M,
     Sse,
+    #[serde(rename = "sse_66")]
     Sse66,
     Paced,
     Memory,
