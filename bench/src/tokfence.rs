@@ -197,13 +197,7 @@ impl Tokfence {
         let started = Instant::now();
         self.run(&["start", "-d"], None).await?;
         (subject.address, subject.pid) = self.status().await.map(|(address, pid)| (address, Some(pid)))?;
-        while let Err(error) = subject.probe().await {
-            if started.elapsed() > FIRST_ANSWER_WAIT_MAX {
-                return Err(error.context(format!("no answer {FIRST_ANSWER_WAIT_MAX:?} after the start")));
-            }
-            sleep(FIRST_ANSWER_POLL).await;
-        }
-        Ok(started.elapsed())
+        until_answered(started, async || subject.probe().await).await
     }
 
     /// As `restart`, but without a passphrase: the gateway starts with its vault locked, so no key is derived, and its
@@ -215,15 +209,7 @@ impl Tokfence {
         command.env_remove(PASSPHRASE_ENV);
         self.finish(command, "`tokfence start -d`", None).await?;
         let (address, _) = self.status().await?;
-        while let Err(error) = any_answer(address).await {
-            if started.elapsed() > FIRST_ANSWER_WAIT_MAX {
-                return Err(
-                    error.context(format!("no answer {FIRST_ANSWER_WAIT_MAX:?} after a locked start"))
-                );
-            }
-            sleep(FIRST_ANSWER_POLL).await;
-        }
-        let took = started.elapsed();
+        let took = until_answered(started, async || any_answer(address).await).await?;
         subject.answered += 1;
         Ok(took)
     }
@@ -337,6 +323,17 @@ upstream = "http://{upstream}"
 local = true
 "#
     )
+}
+
+/// Asks until there is an answer, and returns how long ago `started` is then.
+async fn until_answered(started: Instant, mut ask: impl AsyncFnMut() -> Result<()>) -> Result<Duration> {
+    while let Err(error) = ask().await {
+        if started.elapsed() > FIRST_ANSWER_WAIT_MAX {
+            return Err(error.context(format!("no answer {FIRST_ANSWER_WAIT_MAX:?} after the start")));
+        }
+        sleep(FIRST_ANSWER_POLL).await;
+    }
+    Ok(started.elapsed())
 }
 
 /// The number of requests in the document of `tokfence stats --json`.

@@ -2,12 +2,16 @@
 
 use anyhow::{Context, Result, ensure};
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::SegmentedCoord;
+use plotters::coord::types::{RangedCoordf64, RangedCoordusize};
 use plotters::prelude::*;
 
 use super::targets::CPU_TO_FLOOR_MOST;
 use super::{Metric, Run, Samples, Section};
 use crate::subject::Name;
 
+type Bars<'a> =
+    ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, SegmentedCoord<RangedCoordusize>>>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const WIDTH: u32 = 960;
@@ -85,27 +89,42 @@ fn draw_costs(area: &Area<'_>, costs: &[(Name, [Option<f64>; 2])]) -> Result<()>
         .y_labels(costs.len())
         .y_label_formatter(&label)
         .draw()?;
-    for (load, (_, text, colour)) in LOADS.iter().enumerate() {
+    for load in 0..LOADS.len() {
         let ratios = costs.iter().enumerate().filter_map(|(at, (_, ratios))| Some((row(at), ratios[load]?)));
-        let bars = ratios.clone().map(|(at, ratio)| bar(at, ratio, load, *colour));
-        let key = *colour;
-        chart
-            .draw_series(bars)?
-            .label(*text)
-            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], key.filled()));
-        chart.draw_series(ratios.map(|(at, ratio)| {
-            let place = (ratio, SegmentValue::CenterOf(at));
-            let offset = if load == 0 { (4, -15) } else { (4, 3) };
-            EmptyElement::at(place) + Text::new(format!("{ratio:.2}"), offset, ("sans-serif", 12))
-        }))?;
+        draw_load(&mut chart, load, ratios)?;
     }
-    let ends = [SegmentValue::Exact(0), SegmentValue::Last].map(|end| (CPU_TO_FLOOR_MOST, end));
-    let target = TARGET_COLOUR.stroke_width(2);
-    chart
-        .draw_series([PathElement::new(ends, target)])?
-        .label(format!("target {CPU_TO_FLOOR_MOST}"))
-        .legend(move |(x, y)| PathElement::new([(x, y), (x + 12, y)], target));
+    draw_target(&mut chart)?;
     chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE).draw()?;
+    Ok(())
+}
+
+/// The bars of one load, a row and its ratio each.
+fn draw_load(
+    chart: &mut Bars<'_>,
+    load: usize,
+    ratios: impl Iterator<Item = (usize, f64)> + Clone,
+) -> Result<()> {
+    let (_, text, colour) = LOADS[load];
+    chart
+        .draw_series(ratios.clone().map(|(at, ratio)| bar(at, ratio, load, colour)))?
+        .label(text)
+        .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
+    chart.draw_series(ratios.map(|(at, ratio)| {
+        let place = (ratio, SegmentValue::CenterOf(at));
+        let offset = if load == 0 { (4, -15) } else { (4, 3) };
+        EmptyElement::at(place) + Text::new(format!("{ratio:.2}"), offset, ("sans-serif", 12))
+    }))?;
+    Ok(())
+}
+
+/// A line through all rows where a request's cost is meant to end.
+fn draw_target(chart: &mut Bars<'_>) -> Result<()> {
+    let ends = [SegmentValue::Exact(0), SegmentValue::Last].map(|end| (CPU_TO_FLOOR_MOST, end));
+    let style = TARGET_COLOUR.stroke_width(2);
+    chart
+        .draw_series([PathElement::new(ends, style)])?
+        .label(format!("target {CPU_TO_FLOOR_MOST}"))
+        .legend(move |(x, y)| PathElement::new([(x, y), (x + 12, y)], style));
     Ok(())
 }
 
