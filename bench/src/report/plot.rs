@@ -94,7 +94,14 @@ fn draw_costs(area: &Area<'_>, costs: &[(Name, [Option<f64>; 2])]) -> Result<()>
         draw_load(&mut chart, load, ratios)?;
     }
     draw_target(&mut chart)?;
-    chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE).draw()?;
+    // The bars beside it, those of the floor and of nginx, are short.
+    let legend = SeriesLabelPosition::UpperRight;
+    chart
+        .configure_series_labels()
+        .position(legend)
+        .border_style(BLACK.mix(0.3))
+        .background_style(WHITE)
+        .draw()?;
     Ok(())
 }
 
@@ -162,6 +169,7 @@ fn draw_curves(area: &Area<'_>, run: &Run, samples: &Samples) -> Result<()> {
         .x_labels(5)
         .x_desc("requests that were faster")
         .x_label_formatter(&|nines| share(*nines))
+        .y_labels(7)
         .y_label_formatter(&|us| format!("{us:.0} µs"))
         .draw()?;
     for (name, curve) in curves {
