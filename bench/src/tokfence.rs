@@ -149,7 +149,8 @@ impl Tokfence {
         Ok(Subject { name: self.name, address, prefix: "/openai", credential, pid: Some(pid), answered: 0 })
     }
 
-    async fn mint(&self, agent: &str, arguments: &[&str]) -> Result<String> {
+    /// A new capability of `agent`.
+    pub(crate) async fn mint_for(&self, agent: &str, arguments: &[&str]) -> Result<String> {
         let minted: Minted = self.query(&[&["agent", "mint", agent, "--json"], arguments].concat()).await?;
         Ok(minted.token)
     }
@@ -161,7 +162,7 @@ impl Tokfence {
         if name >= Name::Rates {
             grant.extend(["--rpm", REQUESTS_PER_MINUTE].iter().chain(&rates));
         }
-        let token = self.mint(AGENT, &grant).await?;
+        let token = self.mint_for(AGENT, &grant).await?;
         if name >= Name::Budget {
             for [subject, amount, period] in BUDGETS {
                 self.run(&["budget", "set", subject, amount, period], None).await?;
@@ -178,7 +179,7 @@ impl Tokfence {
 
     /// A capability of `agent`, a new one, whose budget is `amount` a day.
     pub(crate) async fn mint_with_budget(&self, agent: &str, amount: &str) -> Result<String> {
-        let token = self.mint(agent, &SCOPE).await?;
+        let token = self.mint_for(agent, &SCOPE).await?;
         self.run(&["budget", "set", &format!("agent:{agent}"), amount, "daily"], None).await?;
         Ok(token)
     }
