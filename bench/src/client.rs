@@ -14,6 +14,15 @@ const READ_BYTES: usize = 64 << 10;
 /// How much of an answer an error message quotes.
 const EXCERPT_BYTES: usize = 300;
 
+/// Asks whoever listens at `address` for nothing in particular, and waits until anything is answered.
+pub(crate) async fn any_answer(address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(address).await.context("cannot connect")?;
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.context("cannot send the request")?;
+    ensure!(stream.read(&mut [0; 64]).await.context("cannot read the answer")? > 0, "no answer");
+    Ok(())
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     address: SocketAddr,

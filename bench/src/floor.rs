@@ -71,7 +71,7 @@ pub(crate) fn run(args: &FloorArgs) -> Result<()> {
 
 /// Pingora does not tell which port it bound for port 0. So a socket that never listens takes the port, and
 /// Pingora's shares it; nobody else of another user can get in between.
-fn reserve(address: SocketAddr) -> Result<TcpSocket> {
+pub(crate) fn reserve(address: SocketAddr) -> Result<TcpSocket> {
     let socket = TcpSocket::new_v4().context("cannot make a socket")?;
     socket.set_reuseport(true).context("cannot share a port")?;
     socket.bind(address).with_context(|| format!("cannot bind {address}"))?;

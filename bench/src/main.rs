@@ -14,6 +14,8 @@ mod tokfence;
 
 mod floor;
 mod mock;
+mod nginx;
+mod scrape;
 
 mod client;
 mod load;

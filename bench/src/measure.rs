@@ -50,7 +50,8 @@ pub(crate) async fn measure(subject: &mut Subject, arguments: &[String]) -> Resu
     Ok(Measurement { load, cpu_us_per_request, memory_mib })
 }
 
-async fn run_load(subject: &Subject, arguments: &[String]) -> Result<LoadReport> {
+/// The load itself. It may fail to be answered, which is for the caller to judge.
+pub(crate) async fn run_load(subject: &Subject, arguments: &[String]) -> Result<LoadReport> {
     let output = own_command("load")?
         .args(["--address", &subject.address.to_string(), "--prefix", subject.prefix])
         .args(arguments)

@@ -28,27 +28,40 @@ impl Wire {
             Self::Anthropic => 5,
         }
     }
+
+    /// Those of them that come before the content.
+    pub(crate) fn opening_events(self) -> u64 {
+        match self {
+            Self::Openai => 1,
+            Self::Anthropic => 2,
+        }
+    }
 }
 
-/// How many content events a stream has, and the time between them (zero: as fast as they can be written).
+/// How many content events a stream has, and how it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamPlan {
     pub(crate) events: u32,
+    /// Between events; zero: as fast as they can be written.
     pub(crate) gap: Duration,
+    /// In one piece of known length, as a file server would send a stream that was recorded.
+    pub(crate) is_whole: bool,
 }
 
 impl Default for StreamPlan {
     fn default() -> Self {
-        Self { events: 200, gap: Duration::ZERO }
+        Self { events: 200, gap: Duration::ZERO, is_whole: false }
     }
 }
 
 const EVENTS: &[u8] = b"[events=";
 const GAP: &[u8] = b"[gap_us=";
+const WHOLE: &[u8] = b"[whole=";
 
 impl StreamPlan {
     pub(crate) fn to_prompt(self) -> String {
-        format!("[events={}][gap_us={}]", self.events, self.gap.as_micros())
+        let whole = u8::from(self.is_whole);
+        format!("[events={}][gap_us={}][whole={whole}]", self.events, self.gap.as_micros())
     }
 
     /// The plan in a request's body, with the default for what it does not say.
@@ -57,6 +70,7 @@ impl StreamPlan {
         Self {
             events: number_after(body, EVENTS).unwrap_or(default.events),
             gap: number_after(body, GAP).map_or(default.gap, |us| Duration::from_micros(us.into())),
+            is_whole: number_after(body, WHOLE).map_or(default.is_whole, |whole| whole == 1),
         }
     }
 }
@@ -73,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_plan_survives_the_prompt() {
-        let plan = StreamPlan { events: 7, gap: Duration::from_millis(5) };
+        let plan = StreamPlan { events: 7, gap: Duration::from_millis(5), is_whole: true };
         let body = format!(r#"{{"messages":[{{"role":"user","content":"Hi {}"}}]}}"#, plan.to_prompt());
         assert_eq!(StreamPlan::from_body(body.as_bytes()), plan);
     }

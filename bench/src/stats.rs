@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
+/// The quantiles of a latency's curve, closer to each other towards the end, which is what a curve is looked at for.
+pub(crate) const CURVE: [f64; 15] =
+    [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.9975, 0.999, 0.9995, 0.999_75, 0.9999];
+
 /// The middle value, or the mean of the two in the middle; none of no values.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -40,6 +44,14 @@ impl Latencies {
     /// Records one value; what is past the range counts as the end of the range, so it still weighs.
     pub(crate) fn record_ns(&mut self, latency_ns: u64) {
         self.0.saturating_record(latency_ns.max(1));
+    }
+
+    /// The values at `quantiles`, in microseconds; none of no values.
+    pub(crate) fn at(&self, quantiles: &[f64]) -> Vec<f64> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        quantiles.iter().map(|quantile| ns_to_us(self.0.value_at_quantile(*quantile))).collect()
     }
 
     pub(crate) fn quantiles(&self) -> Option<Quantiles> {

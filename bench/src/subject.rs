@@ -1,5 +1,5 @@
-//! What is measured: the way to the provider without a proxy, through the floor, and through the gateway, which has
-//! more to decide from one subject to the next.
+//! What is measured: the way to the provider without a proxy, through the floor, through nginx, and through the
+//! gateway, which has more to do from one subject to the next.
 
 use std::net::SocketAddr;
 
@@ -10,32 +10,61 @@ use crate::client::Connection;
 use crate::load::request_bytes;
 use crate::plan::Wire;
 
+/// In the order of the tables. From `LogOnly` on each has all that the one before has and one thing more, so that the
+/// difference of two neighbours is the price of that thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Name {
     Direct,
     Floor,
-    /// The gateway with nothing to decide and nothing to look for: callers need no capability, and there are no limits.
-    /// What it does is what a proxy with a request log does.
+    /// What everybody knows, as a yardstick between runs and machines.
+    Nginx,
+    /// The gateway with a key from the vault and a row for each request, and nothing to decide or to look for.
     LogOnly,
-    /// The same, and a capability is demanded.
+    /// A capability with a scope is demanded.
     Capability,
-    /// The gateway as it is after `init`: a capability is demanded, and requests and answers are searched for secrets.
-    Tokfence,
-    /// The gateway with everything an owner can lay down: a scope, budgets, limits on rates.
-    Control,
+    /// Three budgets apply, from which the worst case is reserved.
+    Budget,
+    /// Limits of every kind apply on four subjects.
+    Rates,
+    /// Requests are searched for secrets.
+    RequestScan,
+    /// Answers are searched for secrets.
+    ResponseScan,
+    /// Figures are shown, and read each second. This is the gateway that targets are about.
+    Everything,
 }
 
 impl Name {
+    /// The gateway, from the least to the most that it has to do.
+    pub(crate) const GATEWAYS: [Self; 7] = [
+        Self::LogOnly,
+        Self::Capability,
+        Self::Budget,
+        Self::Rates,
+        Self::RequestScan,
+        Self::ResponseScan,
+        Self::Everything,
+    ];
+
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Floor => "floor",
-            Self::LogOnly => "log only",
-            Self::Capability => "capability",
-            Self::Tokfence => "tokfence",
-            Self::Control => "control",
+            Self::Nginx => "nginx",
+            Self::LogOnly => "vault and log only",
+            Self::Capability => "+ capability",
+            Self::Budget => "+ budget reserved",
+            Self::Rates => "+ rates",
+            Self::RequestScan => "+ request scan",
+            Self::ResponseScan => "+ response scan",
+            Self::Everything => "everything on",
         }
+    }
+
+    /// A step between the least and everything. Steps tell the price of a feature and are left out elsewhere.
+    pub(crate) fn is_step(self) -> bool {
+        self > Self::LogOnly && self < Self::Everything
     }
 }
 

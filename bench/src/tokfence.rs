@@ -17,13 +17,15 @@ use tempfile::TempDir;
 use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
+use crate::client::any_answer;
 use crate::subject::{Name, Subject};
 
 /// What callers send as their API key where none is asked for. SDKs cannot go without one.
 const NO_CREDENTIAL: &str = "none";
 /// Who asks where a capability is demanded.
 const AGENT: &str = "bench";
-/// Limits of the subject that has them all, with room for everything: refusals are not what is measured. A minute's
+const SCOPE: [&str; 4] = ["--provider", "openai", "--model", "gpt-4o*"];
+/// Limits of the subjects that have any, with room for everything: refusals are not what is measured. A minute's
 /// requests are the most that may be set; a bucket holds them all, so a round may go faster.
 const REQUESTS_PER_MINUTE: &str = "1000000";
 const TOKENS_PER_MINUTE: &str = "1000000000000";
@@ -34,6 +36,7 @@ const BUDGETS: [[&str; 3]; 3] = [
     ["agent:bench", "1000000M tokens", "5h"],
 ];
 
+const PASSPHRASE_ENV: &str = "TOKFENCE_VAULT_PASSPHRASE";
 const PASSPHRASE: &str = "bench-passphrase-not-secret";
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
 /// Deriving the vault's key is slow by design, and slower by far under a program that counts.
@@ -59,6 +62,8 @@ struct Status {
     running: bool,
     address: Option<SocketAddr>,
     pid: Option<u32>,
+    /// Where figures are.
+    metrics: Option<String>,
 }
 
 /// `tokfence agent mint NAME --json`
@@ -119,12 +124,7 @@ impl Tokfence {
             .tempdir()
             .context("no temporary home")?;
         let this = Self { name, binary: binary.to_path_buf(), home };
-        let require_capability = name != Name::LogOnly;
-        let scan = if name <= Name::Capability { "off" } else { "enforce" };
-        let config = format!(
-            "[security]\nrequire_capability = {require_capability}\nscan_requests = \"{scan}\"\nscan_responses = \"{scan}\"\n\n[daemon]\nport = 0\nthreads = {threads}\n\n[metrics]\nlisten = \"127.0.0.1:0\"\n\n\
-             [providers.openai]\nupstream = \"http://{upstream}\"\nlocal = true\n"
-        );
+        let config = config(name, upstream, threads);
         let path = this.home.path().join("config.toml");
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
@@ -176,30 +176,44 @@ impl Tokfence {
     async fn lay_down(&self) -> Result<Subject> {
         let (address, pid) = self.status().await?;
         let credential = match self.name {
-            Name::Direct | Name::Floor | Name::LogOnly => NO_CREDENTIAL.into(),
-            Name::Capability | Name::Tokfence => self.mint(&[]).await?,
-            Name::Control => self.limit().await?,
+            name if name < Name::Capability => NO_CREDENTIAL.into(),
+            name => self.lay_down(name).await?,
         };
         Ok(Subject { name: self.name, address, prefix: "/openai", credential, pid: Some(pid), answered: 0 })
     }
 
-    async fn mint(&self, arguments: &[&str]) -> Result<String> {
-        let minted: Minted = self.query(&[&["agent", "mint", AGENT, "--json"], arguments].concat()).await?;
+    /// A new capability of `agent`.
+    pub(crate) async fn mint_for(&self, agent: &str, arguments: &[&str]) -> Result<String> {
+        let minted: Minted = self.query(&[&["agent", "mint", agent, "--json"], arguments].concat()).await?;
         Ok(minted.token)
     }
 
-    /// Gives an agent a capability that has a scope, and sets a limit of every kind that applies to it.
-    async fn limit(&self) -> Result<String> {
+    /// Gives an agent a capability that has a scope, and sets the budgets and limits that `name` has.
+    async fn lay_down(&self, name: Name) -> Result<String> {
         let rates = ["--tpm", TOKENS_PER_MINUTE, "--concurrent", CONCURRENT];
-        let scope = ["--provider", "openai", "--model", "gpt-4o*", "--rpm", REQUESTS_PER_MINUTE];
-        let token = self.mint(&[&scope[..], &rates].concat()).await?;
-        for subject in ["global", "openai", "agent:bench"] {
-            let set = ["ratelimit", "set", subject, REQUESTS_PER_MINUTE];
-            self.run(&[&set[..], &rates].concat(), None).await?;
+        let mut grant = SCOPE.to_vec();
+        if name >= Name::Rates {
+            grant.extend(["--rpm", REQUESTS_PER_MINUTE].iter().chain(&rates));
         }
-        for [subject, amount, period] in BUDGETS {
-            self.run(&["budget", "set", subject, amount, period], None).await?;
+        let token = self.mint_for(AGENT, &grant).await?;
+        if name >= Name::Budget {
+            for [subject, amount, period] in BUDGETS {
+                self.run(&["budget", "set", subject, amount, period], None).await?;
+            }
         }
+        if name >= Name::Rates {
+            for subject in ["global", "openai", "agent:bench"] {
+                let set = ["ratelimit", "set", subject, REQUESTS_PER_MINUTE];
+                self.run(&[&set[..], &rates].concat(), None).await?;
+            }
+        }
+        Ok(token)
+    }
+
+    /// A capability of `agent`, a new one, whose budget is `amount` a day.
+    pub(crate) async fn mint_with_budget(&self, agent: &str, amount: &str) -> Result<String> {
+        let token = self.mint_for(agent, &SCOPE).await?;
+        self.run(&["budget", "set", &format!("agent:{agent}"), amount, "daily"], None).await?;
         Ok(token)
     }
 
@@ -216,16 +230,22 @@ impl Tokfence {
         self.run(&["stop"], None).await?;
         let started = Instant::now();
         self.run(&["start", "-d"], None).await?;
-        let (address, pid) = self.status().await?;
-        subject.address = address;
-        subject.pid = Some(pid);
-        while let Err(error) = subject.probe().await {
-            if started.elapsed() > FIRST_ANSWER_WAIT_MAX {
-                return Err(error.context(format!("no answer {FIRST_ANSWER_WAIT_MAX:?} after the start")));
-            }
-            sleep(FIRST_ANSWER_POLL).await;
-        }
-        Ok(started.elapsed())
+        (subject.address, subject.pid) = self.status().await.map(|(address, pid)| (address, Some(pid)))?;
+        until_answered(started, async || subject.probe().await).await
+    }
+
+    /// As `restart`, but without a passphrase: the gateway starts with its vault locked, so no key is derived, and its
+    /// first answer is a refusal, which has a row as every answer has. Leaves it locked.
+    pub(crate) async fn restart_locked(&self, subject: &mut Subject) -> Result<Duration> {
+        self.run(&["stop"], None).await?;
+        let started = Instant::now();
+        let mut command = self.command(&["start", "-d"]);
+        command.env_remove(PASSPHRASE_ENV);
+        self.finish(command, "`tokfence start -d`", None).await?;
+        let (address, _) = self.status().await?;
+        let took = until_answered(started, async || any_answer(address).await).await?;
+        subject.answered += 1;
+        Ok(took)
     }
 
     /// What was logged, once that is `expected` or the log has had time to catch up.
@@ -242,10 +262,19 @@ impl Tokfence {
         }
     }
 
+    /// The address of the figures; none where they are not shown.
+    pub(crate) async fn metrics(&self) -> Result<Option<SocketAddr>> {
+        let status: Status = self.query(&["status", "--json"]).await?;
+        let Some(url) = status.metrics else { return Ok(None) };
+        let address = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/metrics"));
+        let address = address.and_then(|address| address.parse().ok());
+        Ok(Some(address.with_context(|| format!("figures at an unexpected address: {url}"))?))
+    }
+
     async fn status(&self) -> Result<(SocketAddr, u32)> {
         let status: Status = self.query(&["status", "--json"]).await?;
         match status {
-            Status { running: true, address: Some(address), pid: Some(pid) } => Ok((address, pid)),
+            Status { running: true, address: Some(address), pid: Some(pid), .. } => Ok((address, pid)),
             Status { .. } => bail!("tokfence is not running after its start: {status:?}"),
         }
     }
@@ -258,10 +287,18 @@ impl Tokfence {
 
     /// Runs a command to its end and returns its stdout.
     async fn run(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
-        let shown = format!("`tokfence {}`", arguments.join(" "));
+        self.finish(self.command(arguments), &format!("`tokfence {}`", arguments.join(" ")), input).await
+    }
+
+    async fn finish(
+        &self,
+        command: std::process::Command,
+        shown: &str,
+        input: Option<&str>,
+    ) -> Result<String> {
         let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
         // Files instead of pipes: a daemon that keeps its parent's stdout would keep a pipe from ending.
-        let mut command = tokio::process::Command::from(self.command(arguments));
+        let mut command = tokio::process::Command::from(command);
         command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).stdin(input_file(input)?);
         let mut child = command.spawn().with_context(|| format!("cannot run {}", self.binary.display()))?;
         let status = timeout(COMMAND_TIME_MAX, child.wait())
@@ -286,7 +323,7 @@ impl Tokfence {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.home.path())
             .env("TOKFENCE_HOME", self.home.path())
-            .env("TOKFENCE_VAULT_PASSPHRASE", PASSPHRASE)
+            .env(PASSPHRASE_ENV, PASSPHRASE)
             .env("TOKFENCE_VAULT_BACKEND", "file");
     }
 }
@@ -298,6 +335,43 @@ impl Drop for Tokfence {
         // Fails when no daemon runs, which is as good.
         let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
+}
+
+/// The configuration of `name`: what is not switched on is off.
+fn config(name: Name, upstream: SocketAddr, threads: usize) -> String {
+    let require_capability = name >= Name::Capability;
+    let scan = |from: Name| if name >= from { "enforce" } else { "off" };
+    let (scan_requests, scan_responses) = (scan(Name::RequestScan), scan(Name::ResponseScan));
+    let metrics = if name >= Name::Everything { "127.0.0.1:0" } else { "" };
+    format!(
+        r#"[security]
+require_capability = {require_capability}
+scan_requests = "{scan_requests}"
+scan_responses = "{scan_responses}"
+
+[daemon]
+port = 0
+threads = {threads}
+
+[metrics]
+listen = "{metrics}"
+
+[providers.openai]
+upstream = "http://{upstream}"
+local = true
+"#
+    )
+}
+
+/// Asks until there is an answer, and returns how long ago `started` is then.
+async fn until_answered(started: Instant, mut ask: impl AsyncFnMut() -> Result<()>) -> Result<Duration> {
+    while let Err(error) = ask().await {
+        if started.elapsed() > FIRST_ANSWER_WAIT_MAX {
+            return Err(error.context(format!("no answer {FIRST_ANSWER_WAIT_MAX:?} after the start")));
+        }
+        sleep(FIRST_ANSWER_POLL).await;
+    }
+    Ok(started.elapsed())
 }
 
 /// The number of requests in the document of `tokfence stats --json`.

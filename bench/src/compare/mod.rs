@@ -1,17 +1,21 @@
-//! The comparison: sets up mock provider, floor and gateway, lets each round meet all of them in turn, and
+//! The comparison: sets up mock provider, floor, nginx and gateways, lets each round meet all of them in turn, and
 //! reports. Rounds are interleaved and their order rotates, because a machine's speed drifts: what is measured
 //! in one block differs from the next block by more than the subjects differ from each other.
 
+mod memory;
+mod overrun;
 mod rounds;
 mod setup;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::report::{self, Log, Machine, Run, Samples};
+use crate::report::{self, Log, Machine, Run, Samples, Section};
+use crate::subject::Name;
 use crate::tokfence;
 pub(crate) use setup::CREDENTIAL;
 use setup::Setup;
@@ -39,30 +43,64 @@ pub(crate) struct CompareArgs {
     /// Measure only these parts
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Measure each feature by every load, and not only by json and sse
+    #[arg(long)]
+    full: bool,
+    /// One short round without the steps between features: shows that everything works, and says nothing of speed
+    #[arg(long, conflicts_with_all = ["rounds", "seconds", "full"])]
+    quick: bool,
     /// Write all numbers to a file as JSON
     #[arg(long)]
     json: Option<PathBuf>,
     /// Write the tables to a file as Markdown
     #[arg(long)]
     markdown: Option<PathBuf>,
+    /// Draw the costs and the latencies into a file as SVG
+    #[arg(long)]
+    plot: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
     Json,
+    Prompts,
     Sse,
     Paced,
     Memory,
     Start,
+    Overrun,
 }
 
 impl CompareArgs {
     fn wants(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
     }
+
+    fn rounds(&self) -> u32 {
+        if self.quick { 1 } else { self.rounds }
+    }
+
+    fn seconds(&self) -> f64 {
+        if self.quick { QUICK_SECONDS } else { self.seconds }
+    }
+
+    /// Whether `name` is set up at all.
+    fn includes(&self, name: Name) -> bool {
+        !(self.quick && name.is_step())
+    }
+
+    /// Whether `name` meets the loads of `section`.
+    fn measures(&self, section: Section, name: Name) -> bool {
+        self.full || !name.is_step() || matches!(section, Section::Json | Section::Sse)
+    }
 }
 
+const QUICK_SECONDS: f64 = 0.2;
+/// Files that a process may have open: two for each of a thousand connections, and some.
+const OPEN_FILES: u64 = 8192;
+
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -74,6 +112,15 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
             result = interruption() => result,
         }
     })
+}
+
+/// What children inherit; where it may not be raised, loads fail and say so.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < OPEN_FILES) {
+        let current = Some(limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum });
+    }
 }
 
 /// Waits for a signal to end.
@@ -90,14 +137,23 @@ async fn compare(args: &CompareArgs) -> Result<()> {
     let mut samples = Samples::default();
     let binary = gateway_binary(args)?;
     let mut setup = Setup::new(args, binary.as_deref(), &mut samples).await?;
+    if args.wants(Part::Memory) {
+        memory::measure_growth(args, &mut setup.subjects, &mut samples).await?;
+    }
     rounds::measure_all(args, &mut setup.subjects, &mut samples).await?;
+    if args.wants(Part::Memory) {
+        memory::keep_peak(&setup.subjects, &mut samples)?;
+    }
     let logs = setup.logged().await?;
+    if let (Some((gateway, subject)), true) = (setup.everything(), args.wants(Part::Overrun)) {
+        overrun::measure_overrun(args, gateway, subject, &mut samples).await?;
+    }
     let run = Run {
         machine,
         tokfence_version: setup.version().await?,
         is_debug_build: cfg!(debug_assertions),
-        rounds: args.rounds,
-        seconds: args.seconds,
+        rounds: args.rounds(),
+        seconds: args.seconds(),
         connections: args.connections,
         rate: args.rate,
         threads: args.threads.into(),
@@ -116,7 +172,7 @@ fn gateway_binary(args: &CompareArgs) -> Result<Option<PathBuf>> {
     if args.tokfence.is_some() {
         bail!("no program at {}", binary.display());
     }
-    progress(&format!("no tokfence at {}: measuring direct and floor only", binary.display()));
+    progress(&format!("no tokfence at {}: measuring without it", binary.display()));
     Ok(None)
 }
 
@@ -129,6 +185,9 @@ fn publish(args: &CompareArgs, run: &Run, samples: &Samples) -> Result<()> {
     }
     if let Some(path) = &args.markdown {
         write(path, &report::markdown(run, samples))?;
+    }
+    if let Some(path) = &args.plot {
+        write(path, &report::plot(run, samples)?)?;
     }
     Ok(())
 }
@@ -143,7 +202,10 @@ fn check_log(log: &setup::LogCheck) -> Result<()> {
     let logged = log.logged.requests;
     let shown = logged.map_or_else(|| "an unknown number".into(), |count| count.to_string());
     let (name, answered) = (log.name.text(), log.answered);
-    println!("\n{name}: {answered} requests answered, {shown} logged; the newest: {}", log.logged.newest);
+    println!("{name}: {answered} requests answered, {shown} logged");
+    if log.name == Name::Everything {
+        println!("its newest row: {}", log.logged.newest);
+    }
     ensure!(logged == Some(answered), "{name}: {answered} requests were answered and {shown} logged");
     let unspent = &log.unspent_budgets;
     ensure!(unspent.is_empty(), "{name}: nothing was charged to the budgets {}", unspent.join(", "));

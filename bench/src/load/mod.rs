@@ -3,6 +3,8 @@
 //! then, so a proxy that stalls is charged for the requests that it kept from being sent (coordinated
 //! omission).
 
+mod history;
+mod reads;
 mod request;
 mod source;
 mod worker;
@@ -18,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::child::ensure_loopback;
 use crate::clock::monotonic_ns;
 use crate::plan::{StreamPlan, Wire};
-use crate::stats::Quantiles;
+use crate::stats::{CURVE, Quantiles};
 pub(crate) use request::request_bytes;
 use source::Source;
 use worker::{Job, SharedTally, Tally, Worker};
@@ -35,6 +37,8 @@ pub(crate) enum Workload {
     Json,
     /// A stream written as fast as it can be
     Sse,
+    /// A stream that comes in one piece of known length
+    Whole,
     /// A stream with a pause before each event
     Paced,
 }
@@ -68,6 +72,9 @@ pub(crate) struct LoadArgs {
     /// Milliseconds before each event of a paced stream
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     gap_ms: u64,
+    /// Put so many bytes of earlier turns before the question
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=16 << 20))]
+    prompt_bytes: u32,
     /// What to present as the API key
     #[arg(long, env = CREDENTIAL_ENV, hide_env_values = true, default_value = "none")]
     credential: String,
@@ -87,6 +94,10 @@ pub(crate) struct LoadReport {
     pub(crate) first_event: Option<Quantiles>,
     /// Paced streams: from the provider's write of an event to our read of its end.
     pub(crate) event_delay: Option<Quantiles>,
+    /// Paced streams: 1 if each event came by itself and whole.
+    pub(crate) events_per_read: Option<f64>,
+    /// The latency at each of `CURVE`, in microseconds.
+    pub(crate) curve_us: Vec<f64>,
 }
 
 #[expect(clippy::print_stdout, reason = "the report is this command's output")]
@@ -135,5 +146,7 @@ fn report(tally: &Tally, elapsed: Duration) -> LoadReport {
         latency: tally.latency.quantiles(),
         first_event: tally.first_event.quantiles(),
         event_delay: tally.event_delay.quantiles(),
+        events_per_read: tally.reads.events_per_read(),
+        curve_us: tally.latency.at(&CURVE),
     }
 }

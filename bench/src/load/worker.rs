@@ -7,8 +7,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use memchr::memmem;
 
+use super::history::history;
+use super::reads::{ReadCounter, Reads};
+use super::request::request_with_history;
 use super::source::{Source, Ticket};
-use super::{LoadArgs, Workload, request_bytes};
+use super::{LoadArgs, Workload};
 use crate::client::Connection;
 use crate::clock::monotonic_ns;
 use crate::plan::StreamPlan;
@@ -24,23 +27,52 @@ const ERROR_PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Job {
     request: Vec<u8>,
     /// None: a whole answer, no stream.
-    events_expected: Option<u64>,
+    stream: Option<Expected>,
     /// Zero unless paced.
     pub(super) gap: Duration,
+}
+
+/// How many events a stream has to have.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    /// Those before its content.
+    opening: u64,
+    content: u64,
+    all: u64,
 }
 
 impl Job {
     pub(super) fn new(args: &LoadArgs) -> Self {
         let gap = match args.workload {
-            Workload::Json | Workload::Sse => Duration::ZERO,
+            Workload::Json | Workload::Sse | Workload::Whole => Duration::ZERO,
             Workload::Paced => Duration::from_millis(args.gap_ms),
         };
-        let plan = (args.workload != Workload::Json).then_some(StreamPlan { events: args.events, gap });
+        let is_whole = args.workload == Workload::Whole;
+        let plan = StreamPlan { events: args.events, gap, is_whole };
+        let plan = (args.workload != Workload::Json).then_some(plan);
         Self {
-            request: request_bytes(args.wire, args.address, &args.prefix, &args.credential, plan),
-            events_expected: plan.map(|plan| u64::from(plan.events) + args.wire.framing_events()),
+            request: request_with_history(
+                args.wire,
+                args.address,
+                &args.prefix,
+                &args.credential,
+                plan,
+                &earlier_turns(args),
+            ),
+            stream: plan.map(|plan| Expected {
+                opening: args.wire.opening_events(),
+                content: plan.events.into(),
+                all: u64::from(plan.events) + args.wire.framing_events(),
+            }),
             gap,
         }
+    }
+}
+
+fn earlier_turns(args: &LoadArgs) -> String {
+    match usize::try_from(args.prompt_bytes) {
+        Ok(bytes) if bytes > 0 => history(bytes),
+        _ => String::new(),
     }
 }
 
@@ -78,9 +110,9 @@ impl Worker {
 
     async fn send(&mut self, ticket: Ticket) -> Result<()> {
         let from_ns = ticket.due_ns.unwrap_or_else(monotonic_ns);
-        match self.job.events_expected {
+        match self.job.stream {
             None => self.receive_whole().await?,
-            Some(events) => self.receive_stream(events, from_ns).await?,
+            Some(expected) => self.receive_stream(expected, from_ns).await?,
         }
         let latency_ns = monotonic_ns().saturating_sub(from_ns);
         self.tally.update(|tally| {
@@ -100,25 +132,36 @@ impl Worker {
         Ok(())
     }
 
-    async fn receive_stream(&mut self, events_expected: u64, from_ns: u64) -> Result<()> {
+    async fn receive_stream(&mut self, expected: Expected, from_ns: u64) -> Result<()> {
         self.scanner.reset();
         let is_paced = !self.job.gap.is_zero();
         let mut first_read_ns = None;
         let (scanner, tally) = (&mut self.scanner, &self.tally);
+        let mut reads = ReadCounter::default();
         let mut on_payload = |payload: &[u8], read_ns: u64| {
+            let is_content = scanner.events() >= expected.opening && reads.events() < expected.content;
+            let mut stamped = 0;
             scanner.feed(payload, &mut |event| {
+                stamped += u64::from(event.sent_ns.is_some());
                 first_read_ns.get_or_insert(read_ns);
                 if let (true, Some(sent_ns)) = (is_paced, event.sent_ns) {
                     tally.update(|tally| tally.event_delay.record_ns(read_ns.saturating_sub(sent_ns)));
                 }
             });
+            if is_content {
+                reads.take(read_ns, stamped);
+            }
         };
         self.connection.exchange(&self.job.request, &mut on_payload).await?;
         let events = self.scanner.events();
         ensure!(
-            events == events_expected && self.scanner.is_complete(),
-            "a stream of {events} events instead of {events_expected}, or without usage or end"
+            events == expected.all && self.scanner.is_complete(),
+            "a stream of {events} events instead of {}, or without usage or end",
+            expected.all
         );
+        if is_paced {
+            self.tally.update(|tally| tally.reads.add(reads.seen()));
+        }
         if let Some(read_ns) = first_read_ns {
             self.tally.update(|tally| tally.first_event.record_ns(read_ns.saturating_sub(from_ns)));
         }
@@ -135,6 +178,7 @@ pub(super) struct Tally {
     pub(super) latency: Latencies,
     pub(super) first_event: Latencies,
     pub(super) event_delay: Latencies,
+    pub(super) reads: Reads,
 }
 
 impl Tally {
@@ -146,6 +190,7 @@ impl Tally {
             latency: Latencies::new()?,
             first_event: Latencies::new()?,
             event_delay: Latencies::new()?,
+            reads: Reads::default(),
         })
     }
 

@@ -1,7 +1,9 @@
 //! The bytes of the mock provider's answers.
 
+use anyhow::Result;
 use memchr::memmem;
 
+use crate::http::ResponseDecoder;
 use crate::plan::Wire;
 use crate::sse::{STAMP_DIGITS, STAMP_FIELD, stamp_digits};
 
@@ -11,8 +13,9 @@ const JSON_COMPLETION_TOKENS: u32 = 240;
 const SENTENCE: &str = "The gateway reads each event as it passes and adds nothing to it. ";
 const SENTENCES: usize = 17;
 
+/// Tells nginx not to gather a stream, which is what whoever puts it before a provider tells it.
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\
-    Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
+    Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n\r\n";
 pub(super) const UNAUTHORIZED: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\n\
     Content-Length: 52\r\n\r\n{\"error\":{\"code\":\"invalid_api_key\",\"message\":\"key\"}}";
 pub(super) const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n\
@@ -118,6 +121,21 @@ pub(super) fn closing(wire: Wire, events: u32, has_usage: bool) -> Vec<u8> {
     bytes
 }
 
+/// A whole stream as one answer of known length.
+pub(super) fn whole(wire: Wire, answers: &WireAnswers, events: u32, has_usage: bool) -> Result<Vec<u8>> {
+    let mut chunked = answers.opening.clone();
+    for _ in 0..events {
+        chunked.extend_from_slice(&answers.event.bytes);
+    }
+    chunked.extend_from_slice(&closing(wire, events, has_usage));
+    let mut payload = Vec::new();
+    ResponseDecoder::default().feed(&chunked, &mut |bytes| payload.extend_from_slice(bytes))?;
+    let framing = format!("Content-Length: {}", payload.len());
+    let mut answer = STREAM_HEAD.replace("Transfer-Encoding: chunked", &framing).into_bytes();
+    answer.extend_from_slice(&payload);
+    Ok(answer)
+}
+
 pub(super) fn asks_for_stream(body: &[u8]) -> bool {
     memmem::find(body, br#""stream":true"#).is_some()
 }
@@ -180,7 +198,6 @@ fn anthropic_json() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::ResponseDecoder;
     use crate::sse::EventScanner;
     use serde_json::Value;
 
@@ -235,6 +252,18 @@ mod tests {
             assert_eq!(stamps, [0, 1, 2, 3, 4]);
             let usage = documents(&text).iter().rev().find_map(|d| d.pointer(output).and_then(Value::as_u64));
             assert_eq!(usage, Some(5));
+        }
+    }
+
+    #[test]
+    fn a_whole_stream_is_the_same_events_in_one_piece() {
+        for wire in [Wire::Openai, Wire::Anthropic] {
+            let answer = whole(wire, &WireAnswers::new(wire), 5, true).expect("made");
+            // Only the stamps differ.
+            let stamped = (0..5).fold(stream(wire, 5), |text, at| {
+                text.replace(&format!("{at:020}"), &"0".repeat(STAMP_DIGITS))
+            });
+            assert_eq!(payload_of(&answer), stamped);
         }
     }
 

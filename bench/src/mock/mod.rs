@@ -17,7 +17,7 @@ use crate::http::{self, Body, Framing};
 use crate::plan::{StreamPlan, Wire};
 use answer::{Answers, StampedEvent, WireAnswers};
 
-const READ_BYTES: usize = 16 << 10;
+const READ_BYTES: usize = 64 << 10;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const BODY_BYTES_MAX: usize = 64 << 20;
 const HEADERS_MAX: usize = 64;
@@ -84,12 +84,14 @@ struct Caller {
     stream: TcpStream,
     unread: Vec<u8>,
     body: Vec<u8>,
+    /// A stream in one piece, and what was asked for it.
+    whole: Option<((Wire, u32, bool), Vec<u8>)>,
 }
 
 impl Caller {
     fn new(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true).context("cannot set nodelay")?;
-        Ok(Self { stream, unread: Vec::with_capacity(READ_BYTES), body: Vec::new() })
+        Ok(Self { stream, unread: Vec::with_capacity(READ_BYTES), body: Vec::new(), whole: None })
     }
 
     async fn serve(mut self, provider: &Provider) -> Result<()> {
@@ -142,9 +144,30 @@ impl Caller {
         }
         let plan = StreamPlan::from_body(&self.body);
         let has_usage = answer::asks_for_usage(wire, &self.body);
+        if plan.is_whole {
+            return self.write_whole(wire, answers, plan.events, has_usage).await;
+        }
         self.write(&answers.opening).await?;
         self.write_events(plan, answers.event.clone()).await?;
         self.write(&answer::closing(wire, plan.events, has_usage)).await
+    }
+
+    /// Made once a connection: a load asks for the same stream all the time.
+    async fn write_whole(
+        &mut self,
+        wire: Wire,
+        answers: &WireAnswers,
+        events: u32,
+        has_usage: bool,
+    ) -> Result<()> {
+        let kind = (wire, events, has_usage);
+        let stream = match self.whole.take() {
+            Some((made, stream)) if made == kind => stream,
+            _ => answer::whole(wire, answers, events, has_usage)?,
+        };
+        self.write(&stream).await?;
+        self.whole = Some((kind, stream));
+        Ok(())
     }
 
     async fn write_events(&mut self, plan: StreamPlan, event: StampedEvent) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::targets::targets;
 use super::{Run, Samples, Section};
 use crate::subject::Name;
 
@@ -10,28 +11,34 @@ pub(crate) fn document(run: &Run, samples: &Samples) -> Value {
     for section in Section::ALL {
         let mut subjects = Map::new();
         for name in samples.names(section) {
-            subjects.insert(key(name), subject(samples, section, name));
+            let mut found = subject(samples, section, name);
+            let curve = samples.curve_us(section, name);
+            if !curve.is_empty() {
+                found.insert("latency_curve_us".into(), json!(curve));
+            }
+            subjects.insert(key(name), found.into());
         }
         if !subjects.is_empty() {
             sections.insert(key(section), subjects.into());
         }
     }
-    json!({ "run": run, "sections": sections })
+    json!({ "run": run, "sections": sections, "targets": targets(samples) })
 }
 
-fn subject(samples: &Samples, section: Section, name: Name) -> Value {
+fn subject(samples: &Samples, section: Section, name: Name) -> Map<String, Value> {
     let metrics = samples.metrics(section, name).map(|metric| {
         let numbers = json!({
             "median": samples.median(section, name, metric),
             "ratio_to_floor": samples.ratio(section, name, Name::Floor, metric),
+            "ratio_to_nginx": samples.ratio(section, name, Name::Nginx, metric),
             "added_to_direct": samples.added(section, name, Name::Direct, metric),
-            "ratio_to_log_only": samples.ratio(section, name, Name::LogOnly, metric),
-            "added_to_log_only": samples.added(section, name, Name::LogOnly, metric),
+            "added_to_floor": samples.added(section, name, Name::Floor, metric),
+            "added_to_nginx": samples.added(section, name, Name::Nginx, metric),
             "rounds": samples.rounds(section, name, metric),
         });
         (key(metric), numbers)
     });
-    Value::Object(metrics.collect())
+    metrics.collect()
 }
 
 /// The name of a field that is made from an enum's variant.

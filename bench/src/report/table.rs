@@ -1,16 +1,19 @@
 //! The report as tables, for a terminal and for a page of documentation.
 
-use super::{Column, DECIDED, Metric, Run, Samples, Section};
+use super::features::features;
+use super::section::Column;
+use super::targets::{Bound, Target, targets};
+use super::{Metric, Run, Samples, Section};
 use crate::subject::Name;
 
 /// Text cells; the first row is the header.
-struct Table {
-    title: String,
-    rows: Vec<Vec<String>>,
+pub(super) struct Table {
+    pub(super) title: String,
+    pub(super) rows: Vec<Vec<String>>,
 }
 
 pub(crate) fn human(run: &Run, samples: &Samples) -> String {
-    let mut text = format!("{}\n", run.summary());
+    let mut text = format!("{}\n", run.summary(samples.has(Name::Nginx)));
     for table in tables(run, samples) {
         let widths = widths(&table.rows);
         text += &format!("\n{}\n", table.title);
@@ -23,7 +26,7 @@ pub(crate) fn human(run: &Run, samples: &Samples) -> String {
 }
 
 pub(crate) fn markdown(run: &Run, samples: &Samples) -> String {
-    let mut text = format!("{}\n", run.summary());
+    let mut text = format!("{}\n", run.summary(samples.has(Name::Nginx)));
     for table in tables(run, samples) {
         text += &format!("\n**{}**\n\n", table.title);
         for (at, row) in table.rows.iter().enumerate() {
@@ -41,53 +44,52 @@ fn tables(run: &Run, samples: &Samples) -> Vec<Table> {
     let sections = measured.map(|section| {
         let mut rows = vec![header(section)];
         rows.extend(samples.names(section).into_iter().map(|name| row(samples, section, name)));
-        Table { title: run.title(section), rows }
+        Table { title: section.title(run), rows }
     });
-    sections.chain(decided(samples)).collect()
+    sections.chain(features(samples)).chain(verdicts(samples)).collect()
 }
 
-/// What the gateway's decisions cost, against the gateway that only logs; none where that was not measured.
-fn decided(samples: &Samples) -> Option<Table> {
-    let mut rows = vec![["", "rate", "p50 µs", "p99 µs", "CPU µs/request", "CPU"].map(String::from).to_vec()];
-    for (section, text, p50, p99) in DECIDED {
-        for name in samples.names(section).into_iter().filter(|name| *name > Name::LogOnly) {
-            let added = |metric| {
-                samples.added(section, name, Name::LogOnly, metric).map(|added| format!("{added:+.1}"))
-            };
-            let ratio = |metric| {
-                samples.ratio(section, name, Name::LogOnly, metric).map(|ratio| format!("{ratio:.2}×"))
-            };
-            // The rate of the other loads is given, and says nothing of who answers it.
-            let is_closed_loop = matches!(section, Section::Json | Section::Sse);
-            let rate = ratio(Metric::RequestsPerS).filter(|_| is_closed_loop);
-            let cpu = Metric::CpuUsPerRequest;
-            let cells = [rate, added(p50), added(p99), added(cpu), ratio(cpu)];
-            let cells = cells.map(|cell| cell.unwrap_or_else(|| "–".into()));
-            rows.push(std::iter::once(format!("{text}: {}", name.text())).chain(cells).collect());
-        }
+/// The targets and whether they were met; none without the gateway that they are about.
+fn verdicts(samples: &Samples) -> Option<Table> {
+    let mut rows = vec![["", "target", "measured", ""].map(String::from).to_vec()];
+    for Target { text, bound, measured, is_met, unit } in targets(samples) {
+        let bound = match bound {
+            Bound::Most(most) => format!("≤ {most}{unit}"),
+            Bound::Least(least) => format!("≥ {least}{unit}"),
+            Bound::Exactly(wanted) => format!("{wanted}{unit}"),
+        };
+        let measured = match measured {
+            None => "–".into(),
+            Some(value) if unit.is_empty() => format!("{value:.3}"),
+            Some(value) => format!("{}{unit}", number(value)),
+        };
+        let verdict = match is_met {
+            None => "not measured",
+            Some(true) => "met",
+            Some(false) => "missed",
+        };
+        rows.push(vec![text.into(), bound, measured, verdict.into()]);
     }
-    let title =
-        "decisions: what they cost against `log only`, median of the difference or ratio of each round";
-    (rows.len() > 1).then(|| Table { title: title.into(), rows })
+    samples.has(Name::Everything).then(|| Table { title: "targets, with everything on".into(), rows })
 }
 
 fn header(section: Section) -> Vec<String> {
-    let names = section.columns().iter().map(|column| match column {
-        Column::Value(_, name) | Column::Added(_, name) => (*name).to_owned(),
-    });
-    std::iter::once(String::new()).chain(names).collect()
+    let titles = section.columns().iter().map(|column| column.title().to_owned());
+    std::iter::once(String::new()).chain(titles).collect()
 }
 
 fn row(samples: &Samples, section: Section, name: Name) -> Vec<String> {
     let cells = section.columns().iter().map(|column| {
         let text = match *column {
             Column::Value(metric, _) => {
-                let ratio = samples.ratio(section, name, Name::Floor, metric);
-                samples.median(section, name, metric).map(|value| with_ratio(name, value, ratio))
+                let ratios = ratios(samples, section, name, metric);
+                samples.median(section, name, metric).map(|value| number(value) + &ratios)
             }
-            Column::Added(_, _) if name == Name::Direct => None,
-            Column::Added(metric, _) => {
-                samples.added(section, name, Name::Direct, metric).map(|added| format!("{added:+.0}"))
+            Column::Plain(metric, _) => samples.median(section, name, metric).map(plain),
+            // What stands before the base of a difference is no more than it.
+            Column::Added(_, base, _) if name <= base => None,
+            Column::Added(metric, base, _) => {
+                samples.added(section, name, base, metric).map(|added| format!("{added:+.0}"))
             }
         };
         text.unwrap_or_else(|| "–".into())
@@ -95,12 +97,22 @@ fn row(samples: &Samples, section: Section, name: Name) -> Vec<String> {
     std::iter::once(name.text().to_owned()).chain(cells).collect()
 }
 
-/// The floor is what ratios are to, so it shows none.
-fn with_ratio(name: Name, value: f64, ratio: Option<f64>) -> String {
-    match ratio {
-        Some(ratio) if name != Name::Floor => format!("{} ({ratio:.2}×)", number(value)),
-        _ => number(value),
+/// The ratio to the floor and, where nginx was measured, the one to nginx; neither has one to itself.
+fn ratios(samples: &Samples, section: Section, name: Name, metric: Metric) -> String {
+    let to = |base: Name| match samples.ratio(section, name, base, metric) {
+        Some(ratio) if name != base => format!("{ratio:.2}×"),
+        _ => "–".into(),
+    };
+    match (to(Name::Floor), to(Name::Nginx)) {
+        (floor, nginx) if floor == "–" && nginx == "–" => String::new(),
+        (floor, nginx) if samples.has(Name::Nginx) => format!(" ({floor} / {nginx})"),
+        (floor, _) => format!(" ({floor})"),
     }
+}
+
+/// A number that is near a whole one, and whose distance from it matters.
+fn plain(value: f64) -> String {
+    if value.fract() == 0.0 { format!("{value}") } else { format!("{value:.4}") }
 }
 
 /// About three significant digits.
@@ -131,23 +143,31 @@ mod tests {
     fn markdown_has_a_table_for_each_measured_section() {
         let text = markdown(&run(), &samples());
         assert_eq!(text.matches("**").count(), 2);
-        assert!(text.contains("|---|---:|---:|---:|---:|---:|\n"), "{text}");
-        assert!(text.contains("| direct | 150 (0.50×) | – | – | – | – |"), "{text}");
-        assert!(text.contains("| floor | 300 | +150 | – | – | 30.0 |"), "{text}");
+        assert!(text.contains("|---|---:|---:|---:|---:|---:|---:|\n"), "{text}");
+        assert!(text.contains("| direct | 150 (0.50×) | – | – | – | – | – |"), "{text}");
+        assert!(text.contains("| floor | 300 | +150 | – | – | – | 30.0 |"), "{text}");
     }
 
     #[test]
-    fn what_decisions_cost_is_told_where_it_was_measured() {
+    fn ratios_to_nginx_stand_beside_those_to_the_floor() {
         let mut samples = samples();
-        let tells = |samples: &Samples| human(&run(), samples).contains("decisions:");
-        assert!(!tells(&samples));
-        for (name, us) in [(Name::LogOnly, 50.0), (Name::Control, 60.0)] {
-            samples.push(Section::JsonRate, name, Metric::CpuUsPerRequest, Some(us));
+        for us in [50.0, 100.0] {
+            samples.push(Section::JsonRate, Name::Nginx, Metric::LatencyP50Us, Some(us));
         }
-        assert!(tells(&samples));
         let text = markdown(&run(), &samples);
-        assert!(text.contains("| json, open loop: control | – | – | – | +10.0 | 1.20× |"), "{text}");
-        assert!(!text.contains("loop: log only"), "{text}");
+        assert!(text.contains("to the floor, and after the stroke to nginx, of the same round"), "{text}");
+        assert!(text.contains("| floor | 300 (– / 4.00×) |"), "{text}");
+        assert!(text.contains("| nginx | 75.0 (0.25× / –) |"), "{text}");
+    }
+
+    #[test]
+    fn targets_are_told_when_the_gateway_was_measured() {
+        let mut samples = samples();
+        assert!(!human(&run(), &samples).contains("targets"));
+        samples.push(Section::Memory, Name::Everything, Metric::IdleMib, Some(16.0));
+        let text = markdown(&run(), &samples);
+        assert!(text.contains("| resident idle | ≤ 15 MiB | 16.0 MiB | missed |"), "{text}");
+        assert!(text.contains("| events per read | 1 | – | not measured |"), "{text}");
     }
 
     #[test]
