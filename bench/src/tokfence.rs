@@ -144,7 +144,7 @@ impl Tokfence {
     /// Starts the daemon for the first time and lays down what it is to decide by.
     pub(crate) async fn start(&self) -> Result<Subject> {
         self.run(&["start", "-d"], None).await?;
-        self.lay_down().await
+        self.ready().await
     }
 
     /// The same, run by another program: `WRAPPER tokfence start`, in one process that is killed when dropped.
@@ -170,10 +170,11 @@ impl Tokfence {
             );
             sleep(LOG_POLL).await;
         }
-        Ok((self.lay_down().await?, child))
+        Ok((self.ready().await?, child))
     }
 
-    async fn lay_down(&self) -> Result<Subject> {
+    /// The daemon that was just started, with what it is to decide by.
+    async fn ready(&self) -> Result<Subject> {
         let (address, pid) = self.status().await?;
         let credential = match self.name {
             name if name < Name::Capability => NO_CREDENTIAL.into(),

@@ -42,7 +42,7 @@ impl<'a> Caller<'a> {
 
     /// Asks for streams with so many events of content, one after the other.
     pub(super) async fn stream(&mut self, streams: u32, events: u32) -> Result<()> {
-        let request = self.request(Some(StreamPlan { events, gap: EVENT_GAP }));
+        let request = self.request(Some(StreamPlan { events, gap: EVENT_GAP, is_whole: false }));
         let expected = u64::from(events) + WIRE.framing_events();
         for _ in 0..streams {
             let mut scanner = EventScanner::default();

@@ -105,7 +105,7 @@ async fn count_floor(args: &InstructionsArgs, mock: &Role) -> Result<Counted> {
 /// The gateway with everything on. What it did not log or charge, it did not do.
 async fn count_gateway(args: &InstructionsArgs, mock: &Role, binary: &Path) -> Result<Counted> {
     let callgrind = Callgrind::new()?;
-    let gateway = Tokfence::set_up(Name::Control, binary, mock.address, THREADS, CREDENTIAL).await?;
+    let gateway = Tokfence::set_up(Name::Everything, binary, mock.address, THREADS, CREDENTIAL).await?;
     // Dropped after the counts are taken, and before the gateway is told to stop.
     let (mut subject, _process) = gateway.start_under(&callgrind.wrapper()).await?;
     let counted = count(args, &callgrind, &mut subject).await?;
