@@ -34,6 +34,15 @@ fn scan(bench: &mut Criterion) {
             channel.tail(&list)
         });
     });
+    let needs_care = |byte: &u8| matches!(byte, b'&' | b'%' | b'\\' | 0x80..);
+    let words: Vec<u8> = TEXT.bytes().filter(|byte| !needs_care(byte)).cycle().take(TEXT_BYTES).collect();
+    group.bench_function("words, in one piece", |bench| {
+        bench.iter(|| {
+            let mut channel = Channel::default();
+            channel.feed(&list, black_box(&words), |_| {});
+            channel.tail(&list)
+        });
+    });
     group.bench_function("code, four bytes at a time", |bench| {
         bench.iter(|| {
             let mut channel = Channel::default();

@@ -55,6 +55,11 @@ impl Tail {
     }
 }
 
+/// So many bytes are passed at once, if there is nothing in them.
+const BLOCK_MAX: usize = 1024;
+/// Fewer are not worth it.
+const BLOCK_MIN: usize = 128;
+
 impl Channel {
     /// Looks at the next piece of the text.
     pub fn feed(&mut self, list: &Watchlist, mut text: &[u8], mut on_hit: impl FnMut(Hit)) {
@@ -89,26 +94,45 @@ impl Channel {
         self.seen
     }
 
-    /// Goes on while all views are one. What is left begins with a byte that needs care.
-    fn run<'t>(&mut self, list: &Watchlist, text: &'t [u8], on_hit: &mut impl FnMut(Hit)) -> &'t [u8] {
+    /// Goes on while all views are one, by blocks as far as there is nothing in them, then to a byte that needs care or
+    /// to the end of the block. Answers what is left.
+    fn run<'t>(&mut self, list: &Watchlist, mut text: &'t [u8], on_hit: &mut impl FnMut(Hit)) -> &'t [u8] {
+        loop {
+            let block = &text[..text.len().min(BLOCK_MAX)];
+            let plain = if block.len() < BLOCK_MIN { 0 } else { Table::plain(block) };
+            let passed =
+                if plain < BLOCK_MIN { None } else { list.table.pass(self.plain.state, &block[..plain]) };
+            let Some(state) = passed else {
+                let length = self.walk(list, block, on_hit);
+                return &text[length..];
+            };
+            self.plain.state = state;
+            self.seen += plain as u64;
+            text = &text[plain..];
+        }
+    }
+
+    /// Goes on byte by byte. Answers how many were looked at.
+    fn walk(&mut self, list: &Watchlist, text: &[u8], on_hit: &mut impl FnMut(Hit)) -> usize {
         let mut state = self.plain.state;
         let mut length = text.len();
         for (index, byte) in text.iter().enumerate() {
+            if Table::is_separator(*byte) {
+                continue;
+            }
             let next = list.table.next(state, *byte);
             if list.table.is_special(next) {
                 if next == HALT {
                     length = index;
                     break;
                 }
-                if !Table::is_separator(*byte) {
-                    report(list, next, View::Plain, self.seen + index as u64 + 1, on_hit);
-                }
+                report(list, next, View::Plain, self.seen + index as u64 + 1, on_hit);
             }
             state = next;
         }
         self.plain.state = state;
         self.seen += length as u64;
-        &text[length..]
+        length
     }
 
     /// Goes on by one byte, each view for itself.

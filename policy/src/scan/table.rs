@@ -74,10 +74,76 @@ impl Table {
         Ok(Self { next, first_match: place(first_match), matches })
     }
 
+    /// How many bytes go by before one that needs care. Eight are looked at together; of the marks that this makes the
+    /// lowest is right.
+    pub(super) fn plain(text: &[u8]) -> usize {
+        const ONES: u64 = u64::from_ne_bytes([1; 8]);
+        const HIGHEST: u64 = u64::from_ne_bytes([0x80; 8]);
+        let equal = |word: u64, byte: u8| {
+            let other = word ^ ONES * u64::from(byte);
+            other.wrapping_sub(ONES) & !other & HIGHEST
+        };
+        let (words, rest) = text.as_chunks();
+        for (index, word) in words.iter().enumerate() {
+            let word = u64::from_le_bytes(*word);
+            let marks = word & HIGHEST | equal(word, b'\\') | equal(word, b'%') | equal(word, b'&');
+            if marks != 0 {
+                return index * 8 + marks.trailing_zeros() as usize / 8;
+            }
+        }
+        let needs_care = |byte: &u8| COLUMN_OF[usize::from(*byte)] == CARE;
+        text.len() - rest.len() + rest.iter().position(needs_care).unwrap_or(rest.len())
+    }
+
     /// Where a byte leads: [`HALT`] if it needs care.
     #[inline]
     pub(super) fn next(&self, state: State, byte: u8) -> State {
         self.next[state as usize + usize::from(COLUMN_OF[usize::from(byte)])]
+    }
+
+    /// Where a text leads in which no pattern ends and nothing needs care; none if something does.
+    ///
+    /// One walk waits for memory at each byte. So the text is cut in four, and four walks go side by side, the later
+    /// ones as if nothing were before them. What was before matters for a few letters only: where each part begins,
+    /// the walk that knows it goes on until it has come to where the other one was.
+    pub(super) fn pass(&self, from: State, text: &[u8]) -> Option<State> {
+        let (a, rest) = text.split_at(text.len() / 4);
+        let (b, rest) = rest.split_at(a.len());
+        let (c, d) = rest.split_at(a.len());
+        let mut at = [from, State::default(), State::default(), State::default()];
+        for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+            let bytes = [*a, *b, *c, *d];
+            at = std::array::from_fn(|lane| self.next(at[lane], bytes[lane]));
+            if at.iter().any(|state| self.is_special(*state)) {
+                return None;
+            }
+        }
+        let at_end = self.walk(at[3], &d[a.len()..])?;
+        let at_b = self.join(at[0], b, at[1])?;
+        let at_c = self.join(at_b, c, at[2])?;
+        self.join(at_c, d, at_end)
+    }
+
+    /// Where a part leads when it is come to in the state `from`; a walk that knew nothing ended it in `at_end`.
+    fn join(&self, mut from: State, part: &[u8], at_end: State) -> Option<State> {
+        let mut unknowing = State::default();
+        for byte in part {
+            if from == unknowing {
+                return Some(at_end);
+            }
+            from = self.next(from, *byte);
+            if self.is_special(from) {
+                return None;
+            }
+            unknowing = self.next(unknowing, *byte);
+        }
+        Some(from)
+    }
+
+    fn walk(&self, from: State, text: &[u8]) -> Option<State> {
+        text.iter().try_fold(from, |state, byte| {
+            Some(self.next(state, *byte)).filter(|state| !self.is_special(*state))
+        })
     }
 
     /// Whether a byte leads back to the same row.

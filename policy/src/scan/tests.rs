@@ -155,6 +155,26 @@ proptest! {
         }
     }
 
+    /// Passing a text in blocks, each in four parts, changes nothing of what is found and of how it ends.
+    #[test]
+    fn long_texts_are_passed_as_byte_by_byte(
+        words in proptest::collection::vec("[a-z0-9]{1,9}[ .,-]{1,2}|ab1ab1a1b1a1bbaa[ -]|ab1ab1a1b1a1bb|bbaa1b|[%\\\\é]", 0..500),
+        before in 0usize..30,
+    ) {
+        let secret = "ab1ab1a1b1a1bbaa-cdefgh";
+        let list = Watchlist::new(&[secret, "cdefghijklmnop0123"]).unwrap();
+        let (text, plain) = (words.concat(), words.concat().replace(['%', '\\', 'é'], ""));
+        for text in [format!("{}{text}", &secret[..before.min(secret.len())]), format!("{plain}{secret}{plain}")] {
+            let single: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+            prop_assert_eq!(hits(&list, &[text.as_bytes()]), hits(&list, &single));
+            let (mut whole, mut apart) = (Channel::default(), Channel::default());
+            whole.feed(&list, text.as_bytes(), |_| {});
+            single.iter().for_each(|byte| apart.feed(&list, byte, |_| {}));
+            prop_assert_eq!(whole.tail(&list), apart.tail(&list));
+            prop_assert_eq!(whole.seen(), apart.seen());
+        }
+    }
+
     /// Looking at the end of a text is enough to know where its last letters begin.
     #[test]
     fn the_last_letters_begin_where_they_begin_in_the_whole_text(
