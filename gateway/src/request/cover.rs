@@ -27,9 +27,13 @@ impl Context {
         }
         let answers = self.facts.body.as_ref().map_or(1, |body| u64::from(body.answers.max(1)));
         let written = self.meter.as_ref()?.output_tokens_so_far().div_ceil(answers);
+        // So it is with nearly every chunk, and what follows is not asked then.
+        if written + budget.slice_tokens / 2 <= covered {
+            return None;
+        }
         // The provider stops there by itself.
         let longest = quote::longest_asked(&self.facts).map_or(u64::MAX, u64::from);
-        if written + budget.slice_tokens / 2 <= covered || covered >= longest {
+        if covered >= longest {
             return None;
         }
         let growth = reserved.reservation.grow(written.max(covered + budget.slice_tokens).min(longest));
