@@ -7,6 +7,8 @@ use crate::compare::CompareArgs;
 use crate::floor::FloorArgs;
 use crate::load::LoadArgs;
 use crate::mock::MockArgs;
+use crate::open_files;
+use crate::scale::ScaleArgs;
 
 /// Measures what tokfence adds to a request
 #[derive(Debug, Parser)]
@@ -20,6 +22,8 @@ struct Cli {
 enum Role {
     /// Measure direct, floor and tokfence side by side
     Compare(CompareArgs),
+    /// Measure what grows: connections, streams, agents, budgets, log rows
+    Scale(ScaleArgs),
     /// Generate load and print what it met as JSON
     Load(LoadArgs),
     /// Serve as a provider
@@ -29,8 +33,11 @@ enum Role {
 }
 
 pub(crate) fn run() -> Result<()> {
-    match Cli::parse().role {
+    let role = Cli::parse().role;
+    open_files::raise()?;
+    match role {
         Role::Compare(args) => crate::compare::run(&args),
+        Role::Scale(args) => crate::scale::run(&args),
         Role::Load(args) => crate::load::run(&args),
         Role::Mock(args) => crate::mock::run(&args),
         Role::Floor(args) => crate::floor::run(&args),

@@ -7,6 +7,7 @@ mod cli;
 mod compare;
 mod measure;
 mod report;
+mod scale;
 
 mod subject;
 mod tokfence;
@@ -20,6 +21,7 @@ mod load;
 mod child;
 mod clock;
 mod http;
+mod open_files;
 mod plan;
 mod process;
 mod sse;

@@ -151,7 +151,12 @@ impl Tokfence {
     }
 
     async fn mint(&self, arguments: &[&str]) -> Result<String> {
-        let minted: Minted = self.query(&[&["agent", "mint", AGENT, "--json"], arguments].concat()).await?;
+        self.mint_for(AGENT, arguments).await
+    }
+
+    /// A new capability of `agent`.
+    pub(crate) async fn mint_for(&self, agent: &str, arguments: &[&str]) -> Result<String> {
+        let minted: Minted = self.query(&[&["agent", "mint", agent, "--json"], arguments].concat()).await?;
         Ok(minted.token)
     }
 
@@ -217,6 +222,18 @@ impl Tokfence {
         }
     }
 
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Adds tables to the configuration, for a daemon that is yet to start.
+    pub(crate) fn configure(&self, tables: &str) -> Result<()> {
+        let path = self.home.path().join("config.toml");
+        let file = OpenOptions::new().append(true).open(&path);
+        file.and_then(|mut file| file.write_all(tables.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
     async fn query<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
         let text = self.run(arguments, None).await?;
         serde_json::from_str(&text)
@@ -224,7 +241,7 @@ impl Tokfence {
     }
 
     /// Runs a command to its end and returns its stdout.
-    async fn run(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
+    pub(crate) async fn run(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
         let shown = format!("`tokfence {}`", arguments.join(" "));
         let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
         // Files instead of pipes: a daemon that keeps its parent's stdout would keep a pipe from ending.

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
 }
 
 /// Waits for a signal to end.
-async fn interruption() -> Result<()> {
+pub(crate) async fn interruption() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for signals")?;
     tokio::select! {
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
@@ -132,7 +132,7 @@ fn publish(args: &CompareArgs, run: &Run, samples: &Samples) -> Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -150,6 +150,6 @@ fn check_log(log: &setup::LogCheck) -> Result<()> {
 }
 
 #[expect(clippy::print_stderr, reason = "progress of a run of minutes")]
-fn progress(text: &str) {
+pub(crate) fn progress(text: &str) {
     eprintln!("{text}");
 }

@@ -68,7 +68,7 @@ pub(crate) struct LoadArgs {
     /// Milliseconds before each event of a paced stream
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     gap_ms: u64,
-    /// What to present as the API key
+    /// What to present as the API key; several, with spaces between, are presented in turn
     #[arg(long, env = CREDENTIAL_ENV, hide_env_values = true, default_value = "none")]
     credential: String,
 }
@@ -93,6 +93,7 @@ pub(crate) struct LoadReport {
 pub(crate) fn run(args: &LoadArgs) -> Result<()> {
     ensure_loopback(args.address)?;
     ensure!((0.0..=600.0).contains(&args.seconds), "--seconds must be between 0 and 600");
+    ensure!(!args.credential.trim().is_empty(), "--credential must not be empty");
     // One thread: with the provider and the proxy on the same machine, a second one would take their CPU.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

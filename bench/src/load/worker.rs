@@ -1,6 +1,7 @@
 //! One connection's part of the load, and what it found.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +23,9 @@ const ERROR_PAUSE: Duration = Duration::from_millis(20);
 /// What every worker of a load does.
 #[derive(Debug)]
 pub(super) struct Job {
-    request: Vec<u8>,
+    /// One for each credential, sent in turn whichever connection is free.
+    requests: Vec<Vec<u8>>,
+    sent: AtomicUsize,
     /// None: a whole answer, no stream.
     events_expected: Option<u64>,
     /// Zero unless paced.
@@ -36,11 +39,18 @@ impl Job {
             Workload::Paced => Duration::from_millis(args.gap_ms),
         };
         let plan = (args.workload != Workload::Json).then_some(StreamPlan { events: args.events, gap });
+        let request = |credential| request_bytes(args.wire, args.address, &args.prefix, credential, plan);
         Self {
-            request: request_bytes(args.wire, args.address, &args.prefix, &args.credential, plan),
+            requests: args.credential.split_ascii_whitespace().map(request).collect(),
+            sent: AtomicUsize::new(0),
             events_expected: plan.map(|plan| u64::from(plan.events) + args.wire.framing_events()),
             gap,
         }
+    }
+
+    fn next_request(&self) -> &[u8] {
+        let at = self.sent.fetch_add(1, Ordering::Relaxed) % self.requests.len();
+        &self.requests[at]
     }
 }
 
@@ -94,7 +104,7 @@ impl Worker {
         self.body.clear();
         let body = &mut self.body;
         self.connection
-            .exchange(&self.job.request, &mut |payload, _| body.extend_from_slice(payload))
+            .exchange(self.job.next_request(), &mut |payload, _| body.extend_from_slice(payload))
             .await?;
         ensure!(memmem::find(&self.body, b"\"usage\"").is_some(), "an answer without usage");
         Ok(())
@@ -113,7 +123,7 @@ impl Worker {
                 }
             });
         };
-        self.connection.exchange(&self.job.request, &mut on_payload).await?;
+        self.connection.exchange(self.job.next_request(), &mut on_payload).await?;
         let events = self.scanner.events();
         ensure!(
             events == events_expected && self.scanner.is_complete(),
