@@ -28,6 +28,8 @@ pub(crate) const CREDENTIAL_ENV: &str = "BENCH_CREDENTIAL";
 
 /// Past the planned time, a load that has not ended is stuck.
 const GRACE: Duration = Duration::from_secs(60);
+/// Of many paced streams so many begin in each gap between events: more at once would be a load of beginnings.
+const STARTS_PER_GAP: u32 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Workload {
@@ -116,7 +118,9 @@ async fn generate(args: &LoadArgs) -> Result<LoadReport> {
     let started_ns = monotonic_ns();
     let mut tasks = JoinSet::new();
     for (worker, at) in workers.into_iter().zip(0..) {
-        tasks.spawn(worker.run(Arc::clone(&source), job.gap * at / args.connections));
+        let gaps_before = at % args.connections.div_ceil(STARTS_PER_GAP);
+        let delay = job.gap * at / args.connections + job.gap * gaps_before;
+        tasks.spawn(worker.run(Arc::clone(&source), delay));
     }
     let planned = Duration::from_secs_f64(args.seconds) + GRACE;
     tokio::time::timeout(planned, tasks.join_all())

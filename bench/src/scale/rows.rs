@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::gateway::{Plan, Served};
 use super::table::{Row, Table};
 use crate::compare::progress;
+use crate::stats::median;
 use crate::subject::Name;
 
 /// Rows of one load while the log grows.
@@ -16,6 +17,9 @@ const STEP: u64 = 50_000;
 const STEP_SECONDS: u32 = 300;
 /// Steps between two looks, at most: a row of the table is told of the steps since the one before.
 const LOOKS: u64 = 10;
+/// The gateway sums rows up half a minute after they were written, some thousands at a time.
+const REST: Duration = Duration::from_secs(60);
+const STARTS: usize = 3;
 const MIB: f64 = 1_048_576.0;
 const COMMANDS: [(&str, &[&str]); 7] = [
     ("status", &["status"]),
@@ -36,11 +40,18 @@ pub(super) async fn measure_all(plan: &Plan<'_>) -> Result<Vec<Table>> {
     let growth = grow(&mut gateway, plan.args.rows).await?;
     let logged = gateway.subject.answered;
     let after = times(&mut gateway).await?;
+    progress(&format!("resting {REST:?}"));
+    sleep(REST).await;
+    let rested = times(&mut gateway).await?;
     let names = COMMANDS.map(|(name, _)| name).into_iter().chain(["start to first answer", "set a budget"]);
-    let rows = names.zip(before.into_iter().zip(after));
-    let rows = rows.map(|(name, (before, after))| Row::new(name, [before, after])).collect();
-    let title = format!("commands with 1,000 rows and with {logged}, daemon running, ms");
-    Ok(vec![growth, Table { title, columns: &["1,000 rows", "at the end"], rows }])
+    let rows = names.zip(before.into_iter().zip(after).zip(rested));
+    let rows =
+        rows.map(|(name, ((before, after), rested))| Row::new(name, [before, after, rested])).collect();
+    let title = format!(
+        "commands with 1,000 rows, with {logged} right after the last, and a minute later, when they are summed up; \
+         daemon running"
+    );
+    Ok(vec![growth, Table { title, columns: &["1,000 rows ms", "all rows ms", "a minute later ms"], rows }])
 }
 
 /// One row of an agent that never asks again.
@@ -122,7 +133,11 @@ async fn times(gateway: &mut Served) -> Result<Vec<Option<f64>>> {
         progress(name);
         times.push(gateway.command_ms(arguments).await?);
     }
-    times.push(Some(ms(gateway.tokfence.restart(&mut gateway.subject).await?)));
+    let mut starts_ms = Vec::new();
+    for _ in 0..STARTS {
+        starts_ms.push(ms(gateway.tokfence.restart(&mut gateway.subject).await?));
+    }
+    times.push(median(&starts_ms));
     let started = Instant::now();
     gateway.tokfence.run(&["budget", "set", "openai", "100000000", "total"], None).await?;
     times.push(Some(ms(started.elapsed())));
