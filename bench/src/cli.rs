@@ -8,6 +8,8 @@ use crate::floor::FloorArgs;
 use crate::instructions::InstructionsArgs;
 use crate::load::LoadArgs;
 use crate::mock::MockArgs;
+use crate::open_files;
+use crate::scale::ScaleArgs;
 
 /// Measures what tokfence adds to a request
 #[derive(Debug, Parser)]
@@ -23,6 +25,8 @@ enum Role {
     Compare(CompareArgs),
     /// Count the instructions of a request and of an event, and hold them against what is accepted
     Instructions(InstructionsArgs),
+    /// Measure what grows: connections, streams, agents, budgets, log rows
+    Scale(ScaleArgs),
     /// Generate load and print what it met as JSON
     Load(LoadArgs),
     /// Serve as a provider
@@ -32,9 +36,12 @@ enum Role {
 }
 
 pub(crate) fn run() -> Result<()> {
-    match Cli::parse().role {
+    let role = Cli::parse().role;
+    open_files::raise()?;
+    match role {
         Role::Compare(args) => crate::compare::run(&args),
         Role::Instructions(args) => crate::instructions::run(&args),
+        Role::Scale(args) => crate::scale::run(&args),
         Role::Load(args) => crate::load::run(&args),
         Role::Mock(args) => crate::mock::run(&args),
         Role::Floor(args) => crate::floor::run(&args),

@@ -8,6 +8,7 @@ mod compare;
 mod instructions;
 mod measure;
 mod report;
+mod scale;
 
 mod subject;
 mod tokfence;
@@ -23,6 +24,7 @@ mod load;
 mod child;
 mod clock;
 mod http;
+mod open_files;
 mod plan;
 mod process;
 mod sse;

@@ -280,6 +280,18 @@ impl Tokfence {
         }
     }
 
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Adds tables to the configuration, for a daemon that is yet to start.
+    pub(crate) fn configure(&self, tables: &str) -> Result<()> {
+        let path = self.home.path().join("config.toml");
+        let file = OpenOptions::new().append(true).open(&path);
+        file.and_then(|mut file| file.write_all(tables.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
     async fn query<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
         let text = self.run(arguments, None).await?;
         serde_json::from_str(&text)
@@ -287,7 +299,7 @@ impl Tokfence {
     }
 
     /// Runs a command to its end and returns its stdout.
-    async fn run(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
+    pub(crate) async fn run(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
         self.finish(self.command(arguments), &format!("`tokfence {}`", arguments.join(" ")), input).await
     }
 

@@ -43,17 +43,23 @@ impl Store {
         let doing = "list agents";
         let sql = format!(
             "WITH RECURSIVE {ENDED},
+            logged AS (
+                SELECT agent, requests, cost_nano_usd, unpriced FROM request_sums
+                UNION ALL
+                SELECT agent, repeats, coalesce(cost_nano_usd, 0), cost_nano_usd IS NULL AND outcome <> 'refused'
+                FROM requests NOT INDEXED WHERE seq > (SELECT through_seq FROM request_sums_mark)),
             used AS (
-                SELECT agent, sum(repeats) AS requests, coalesce(sum(cost_nano_usd), 0) AS spent_nano_usd,
-                       count(*) FILTER (WHERE cost_nano_usd IS NULL AND outcome <> 'refused') AS unpriced,
-                       max(started_at_us) FILTER (WHERE outcome <> 'refused') AS last_used_at_us
-                FROM requests GROUP BY agent),
+                SELECT agent, sum(requests) AS requests, sum(cost_nano_usd) AS spent_nano_usd,
+                       sum(unpriced) AS unpriced
+                FROM logged GROUP BY agent),
             minted AS (
                 SELECT agent, count(*) AS capabilities,
                        count(*) FILTER (WHERE id NOT IN (SELECT id FROM ended)) AS active
                 FROM capabilities GROUP BY agent)
             SELECT name, created_at_us, note, coalesce(capabilities, 0) AS capabilities,
-                   coalesce(active, 0) AS active, last_used_at_us, coalesce(requests, 0) AS requests,
+                   coalesce(active, 0) AS active, coalesce(requests, 0) AS requests,
+                   (SELECT started_at_us FROM requests WHERE requests.agent = name AND outcome <> 'refused'
+                    ORDER BY started_at_us DESC LIMIT 1) AS last_used_at_us,
                    coalesce(spent_nano_usd, 0) AS spent_nano_usd, coalesce(unpriced, 0) AS unpriced,
                    revoked_at_us, coalesce(revoke_reason, '') AS revoke_reason
             FROM agents LEFT JOIN minted ON minted.agent = name LEFT JOIN used ON used.agent = name

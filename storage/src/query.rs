@@ -61,6 +61,10 @@ pub enum StatusFilter {
 #[error("a status is a number from 100 to 599, or a class of them such as `4xx`")]
 pub struct InvalidStatus;
 
+/// So many of the newest rows are looked through one by one before an index is asked, which would have to sort all that
+/// somebody ever did to tell what he did last.
+const RECENT_ROWS: i64 = 16_384;
+
 impl Default for LogFilter {
     fn default() -> Self {
         Self {
@@ -107,16 +111,45 @@ impl Store {
     /// # Errors
     /// SQLite's failure.
     pub fn requests(&self, filter: &LogFilter) -> Result<Vec<LoggedRequest>, Error> {
-        let doing = "read the request log";
+        let _read = self.conn.unchecked_transaction().doing("read the request log")?;
+        if let LogOrder::After(seq) = filter.order {
+            return self.requests_behind(seq, "seq ASC", filter);
+        }
+        let recent =
+            self.requests_behind(self.latest_seq()?.saturating_sub(RECENT_ROWS), "seq DESC", filter)?;
+        let is_enough = u32::try_from(recent.len()).is_ok_and(|found| found >= filter.limit);
+        if is_enough { Ok(recent) } else { self.requests_by_index(filter) }
+    }
+
+    /// Rows with a higher number than `seq`: few, so an index on anything else would visit many more to get at them.
+    fn requests_behind(
+        &self,
+        seq: i64,
+        order: &str,
+        filter: &LogFilter,
+    ) -> Result<Vec<LoggedRequest>, Error> {
+        let mut conditions = filter.conditions();
+        conditions.add("seq > ?", Some(seq));
+        let sql = conditions.sql();
+        let sql = format!("SELECT * FROM requests NOT INDEXED WHERE {sql} ORDER BY {order} LIMIT ?");
+        self.select(&sql, conditions, filter.limit)
+    }
+
+    /// The newest rows of all. Which ones they are is decided by an index alone where it can be.
+    fn requests_by_index(&self, filter: &LogFilter) -> Result<Vec<LoggedRequest>, Error> {
         let conditions = filter.conditions();
-        let (source, order) = match filter.order {
-            LogOrder::NewestFirst => ("requests", "seq DESC"),
-            // Few rows are behind the cursor; an index on anything else would visit many more to get at them.
-            LogOrder::After(_) => ("requests NOT INDEXED", "seq ASC"),
-        };
-        let sql = format!("SELECT * FROM {source} WHERE {} ORDER BY {order} LIMIT ?", conditions.sql());
-        let mut statement = self.conn.prepare_cached(&sql).doing(doing)?;
-        let values = conditions.values.into_iter().chain([i64::from(filter.limit).into()]);
+        let sql = format!(
+            "SELECT * FROM requests
+             WHERE seq IN (SELECT seq FROM requests WHERE {} ORDER BY seq DESC LIMIT ?) ORDER BY seq DESC",
+            conditions.sql()
+        );
+        self.select(&sql, conditions, filter.limit)
+    }
+
+    fn select(&self, sql: &str, conditions: Conditions, limit: u32) -> Result<Vec<LoggedRequest>, Error> {
+        let doing = "read the request log";
+        let mut statement = self.conn.prepare_cached(sql).doing(doing)?;
+        let values = conditions.values.into_iter().chain([i64::from(limit).into()]);
         let rows = statement.query_map(params_from_iter(values), from_row).doing(doing)?;
         rows.collect::<rusqlite::Result<_>>().doing(doing)
     }
@@ -216,9 +249,6 @@ impl LogFilter {
         all.add("outcome = ?", self.outcome.map(|outcome| outcome.as_str().to_owned()));
         all.add("started_at_us >= ?", self.since);
         all.add("started_at_us < ?", self.until);
-        if let LogOrder::After(seq) = self.order {
-            all.add("seq > ?", Some(seq));
-        }
         all
     }
 }
@@ -252,6 +282,29 @@ mod tests {
         for text in ["", "xx", "0xx", "6xx", "44xx", "99", "600", "-1", "+404", "4x", "4xxx"] {
             check_status(text, Err(InvalidStatus));
         }
+    }
+
+    #[test]
+    fn the_newest_are_found_however_far_back_they_are() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("tokfence.db")).unwrap();
+        // `busy` asks all the time, `once` asked at the beginning and now and then since.
+        let sql = "
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+            INSERT INTO requests (id, started_at_us, method, path, agent, transport, is_streaming, outcome, usage_basis,
+                input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens,
+                reasoning_tokens, latency_us, request_bytes, response_bytes)
+            SELECT printf('%026d', i), i, 'POST', '/', iif(i % 10000 = 1, 'once', 'busy'), 'tcp', 0, 'completed',
+                'none', 0, 0, 0, 0, 0, 0, 1, 1, 1 FROM n";
+        store.conn.execute(sql, [RECENT_ROWS * 2]).unwrap();
+        let newest = |agent: &str, limit: u32| {
+            let filter = LogFilter { agent: Some(agent.parse().unwrap()), limit, ..LogFilter::default() };
+            store.requests(&filter).unwrap().iter().map(|logged| logged.seq).collect::<Vec<_>>()
+        };
+        assert_eq!(newest("busy", 2), [RECENT_ROWS * 2, RECENT_ROWS * 2 - 1]);
+        assert_eq!(newest("once", 1), [30_001]);
+        assert_eq!(newest("once", 50), [30_001, 20_001, 10_001, 1]);
+        assert_eq!(newest("nobody", 50), [0; 0]);
     }
 
     #[test]

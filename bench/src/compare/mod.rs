@@ -10,7 +10,6 @@ mod setup;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -96,11 +95,8 @@ impl CompareArgs {
 }
 
 const QUICK_SECONDS: f64 = 0.2;
-/// Files that a process may have open: two for each of a thousand connections, and some.
-const OPEN_FILES: u64 = 8192;
 
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
-    raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -112,15 +108,6 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
             result = interruption() => result,
         }
     })
-}
-
-/// What children inherit; where it may not be raised, loads fail and say so.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < OPEN_FILES) {
-        let current = Some(limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));
-        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum });
-    }
 }
 
 /// Waits for a signal to end.
@@ -192,7 +179,7 @@ fn publish(args: &CompareArgs, run: &Run, samples: &Samples) -> Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -213,6 +200,6 @@ fn check_log(log: &setup::LogCheck) -> Result<()> {
 }
 
 #[expect(clippy::print_stderr, reason = "progress of a run of minutes")]
-fn progress(text: &str) {
+pub(crate) fn progress(text: &str) {
     eprintln!("{text}");
 }

@@ -30,6 +30,8 @@ pub(crate) const CREDENTIAL_ENV: &str = "BENCH_CREDENTIAL";
 
 /// Past the planned time, a load that has not ended is stuck.
 const GRACE: Duration = Duration::from_secs(60);
+/// Of many paced streams so many begin in each gap between events: more at once would be a load of beginnings.
+const STARTS_PER_GAP: u32 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Workload {
@@ -75,7 +77,7 @@ pub(crate) struct LoadArgs {
     /// Put so many bytes of earlier turns before the question
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=16 << 20))]
     prompt_bytes: u32,
-    /// What to present as the API key
+    /// What to present as the API key; several, with spaces between, are presented in turn
     #[arg(long, env = CREDENTIAL_ENV, hide_env_values = true, default_value = "none")]
     credential: String,
 }
@@ -104,6 +106,7 @@ pub(crate) struct LoadReport {
 pub(crate) fn run(args: &LoadArgs) -> Result<()> {
     ensure_loopback(args.address)?;
     ensure!((0.0..=600.0).contains(&args.seconds), "--seconds must be between 0 and 600");
+    ensure!(!args.credential.trim().is_empty(), "--credential must not be empty");
     // One thread: with the provider and the proxy on the same machine, a second one would take their CPU.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -126,7 +129,9 @@ async fn generate(args: &LoadArgs) -> Result<LoadReport> {
     let started_ns = monotonic_ns();
     let mut tasks = JoinSet::new();
     for (worker, at) in workers.into_iter().zip(0..) {
-        tasks.spawn(worker.run(Arc::clone(&source), job.gap * at / args.connections));
+        let gaps_before = at % args.connections.div_ceil(STARTS_PER_GAP);
+        let delay = job.gap * at / args.connections + job.gap * gaps_before;
+        tasks.spawn(worker.run(Arc::clone(&source), delay));
     }
     let planned = Duration::from_secs_f64(args.seconds) + GRACE;
     tokio::time::timeout(planned, tasks.join_all())

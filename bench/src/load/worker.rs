@@ -1,6 +1,7 @@
 //! One connection's part of the load, and what it found.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,9 @@ const ERROR_PAUSE: Duration = Duration::from_millis(20);
 /// What every worker of a load does.
 #[derive(Debug)]
 pub(super) struct Job {
-    request: Vec<u8>,
+    /// One for each credential, sent in turn whichever connection is free.
+    requests: Vec<Vec<u8>>,
+    sent: AtomicUsize,
     /// None: a whole answer, no stream.
     stream: Option<Expected>,
     /// Zero unless paced.
@@ -50,15 +53,13 @@ impl Job {
         let is_whole = args.workload == Workload::Whole;
         let plan = StreamPlan { events: args.events, gap, is_whole };
         let plan = (args.workload != Workload::Json).then_some(plan);
+        let history = earlier_turns(args);
+        let request = |credential| {
+            request_with_history(args.wire, args.address, &args.prefix, credential, plan, &history)
+        };
         Self {
-            request: request_with_history(
-                args.wire,
-                args.address,
-                &args.prefix,
-                &args.credential,
-                plan,
-                &earlier_turns(args),
-            ),
+            requests: args.credential.split_ascii_whitespace().map(request).collect(),
+            sent: AtomicUsize::new(0),
             stream: plan.map(|plan| Expected {
                 opening: args.wire.opening_events(),
                 content: plan.events.into(),
@@ -66,6 +67,11 @@ impl Job {
             }),
             gap,
         }
+    }
+
+    fn next_request(&self) -> &[u8] {
+        let at = self.sent.fetch_add(1, Ordering::Relaxed) % self.requests.len();
+        &self.requests[at]
     }
 }
 
@@ -126,7 +132,7 @@ impl Worker {
         self.body.clear();
         let body = &mut self.body;
         self.connection
-            .exchange(&self.job.request, &mut |payload, _| body.extend_from_slice(payload))
+            .exchange(self.job.next_request(), &mut |payload, _| body.extend_from_slice(payload))
             .await?;
         ensure!(memmem::find(&self.body, b"\"usage\"").is_some(), "an answer without usage");
         Ok(())
@@ -152,7 +158,7 @@ impl Worker {
                 reads.take(read_ns, stamped);
             }
         };
-        self.connection.exchange(&self.job.request, &mut on_payload).await?;
+        self.connection.exchange(self.job.next_request(), &mut on_payload).await?;
         let events = self.scanner.events();
         ensure!(
             events == expected.all && self.scanner.is_complete(),

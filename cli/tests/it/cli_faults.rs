@@ -82,6 +82,40 @@ fn a_daemon_is_in_a_session_of_its_own() {
     home.run(["stop"]).expect(0);
 }
 
+/// How many files a process may have open, from the kernel.
+#[cfg(target_os = "linux")]
+fn open_files_of(pid: &serde_json::Value) -> u64 {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_daemon_may_open_as_many_files_as_its_connections_need() {
+    let start = |connections: u32, limits: &str| {
+        let home = Home::new();
+        let tables = format!("[limits]\nconnections = {connections}\n");
+        home.write_config(&Setup { tables, ..Setup::default() }.config(NOTHING_LISTENS));
+        home.run(["init", "--non-interactive"]).expect(0);
+        let mut shell = std::process::Command::new("sh");
+        let mut usual = home.command([]);
+        let environment = usual.inner().get_envs();
+        shell.env_clear().envs(environment.filter_map(|(name, value)| Some((name, value?))));
+        let script = format!("{limits} && exec \"$0\" --json start -d");
+        let output = shell.args(["-c", &script, env!("CARGO_BIN_EXE_tokfence")]).output().unwrap();
+        let started: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let allowed = open_files_of(&started["pid"]);
+        home.run(["stop"]).expect(0);
+        (allowed, started["notes"].to_string())
+    };
+    let (allowed, notes) = start(500, "ulimit -Sn 400");
+    assert_eq!((allowed, notes.as_str()), (500 * 2 + 256, "[]"));
+    let (allowed, notes) = start(500, "ulimit -n 400");
+    assert_eq!(allowed, 400);
+    assert!(notes.contains("500 connections need 756 open files, and the system allows 400"), "{notes}");
+}
+
 #[test]
 fn what_is_unsafe_has_one_exit_code_whoever_finds_it() {
     let starts = [&["--json", "start"][..], &["--json", "start", "-d"], &["--json", "restart"]];

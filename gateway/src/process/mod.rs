@@ -7,4 +7,5 @@ pub(crate) mod notify;
 pub mod outbound;
 pub(crate) mod daemon;
 mod bound;
+mod open_files;
 pub(crate) mod server;

@@ -29,6 +29,7 @@ use crate::process::bound::Bound;
 use crate::process::control::{Command, Reply};
 use crate::process::daemon::{Daemon, DaemonError, Place, load_snapshot};
 use crate::process::home::{Home, HomeError, make_private_dir};
+use crate::process::open_files;
 use crate::process::runs;
 use crate::request::proxy::Gateway;
 use crate::rules_watch::RulesWatch;
@@ -194,7 +195,8 @@ async fn run(
     let mut signals = Signals::listen()?;
     let bound = Bound::new(&config, &options.home)?;
     let (daemon_config, limits) = (config.daemon.clone(), config.limits.clone());
-    let notes = [config.notes.clone(), bound.notes].concat();
+    let too_few_files = open_files::allow(limits.connections);
+    let notes = [config.notes.clone(), bound.notes, Vec::from_iter(too_few_files)].concat();
     let (rules_watch, rules) = RulesWatch::start(store)?;
     let snapshot = load_snapshot(config, &options.home, rules)?;
     let shared = Arc::new(Shared::new(snapshot, rules_watch, ledger, bound.address.port()));

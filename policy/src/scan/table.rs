@@ -80,7 +80,7 @@ impl Table {
         const ONES: u64 = u64::from_ne_bytes([1; 8]);
         const HIGHEST: u64 = u64::from_ne_bytes([0x80; 8]);
         let equal = |word: u64, byte: u8| {
-            let other = word ^ ONES * u64::from(byte);
+            let other = word ^ (ONES * u64::from(byte));
             other.wrapping_sub(ONES) & !other & HIGHEST
         };
         let (words, rest) = text.as_chunks();

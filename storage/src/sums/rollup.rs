@@ -221,11 +221,14 @@ mod tests {
             let all = kinds.iter().flat_map(|by| spans.map(|(since, until)| query(*by, since, until)));
             all.map(|query| store.stats(&query).unwrap()).collect::<Vec<_>>()
         };
-        let before = ask(&store);
+        let sql = "INSERT INTO agents (name, created_at_us) VALUES ('a1', 1), ('a4', 1), ('idle', 1)";
+        store.conn.execute(sql, []).unwrap();
+        let (before, agents) = (ask(&store), store.agents(0).unwrap());
+        assert_eq!((agents[0].requests, agents[2].requests), (6_000, 0));
         assert_eq!(before[0].total.requests, (1..=12_000u64).map(|i| 1 + i % 4).sum::<u64>());
         while sum_up(&mut store.conn, 10_000).unwrap() {}
         assert_eq!(through(&store.conn).unwrap(), 8_192);
-        assert_eq!(ask(&store), before);
+        assert_eq!((ask(&store), store.agents(0).unwrap()), (before, agents));
     }
 
     /// The log of ninety busy days. `cargo test --release -p storage -- --ignored --nocapture a_long_log`
@@ -268,6 +271,9 @@ mod tests {
         {
             assert!(time(&format!("{by:?}"), &store, &query(by, None, None)) < Duration::from_secs(2));
         }
+        let start = Instant::now();
+        store.agents(0).unwrap();
+        eprintln!("agents: {:?}", start.elapsed());
         time("a month", &store, &query(StatsBy::Day, Some(1_000_000_000_000), Some(3_600_000_000_000)));
     }
 
