@@ -12,7 +12,7 @@ pub(crate) fn allow(connections: usize) -> Option<String> {
     let callers = u64::try_from(connections).unwrap_or(u64::MAX);
     let before = getrlimit(Resource::Nofile);
     let after = raised(&before, callers.saturating_mul(2).saturating_add(OTHERS));
-    let is_in_force = after.current == before.current || setrlimit(Resource::Nofile, after.clone()).is_ok();
+    let is_in_force = after.current == before.current || setrlimit(Resource::Nofile, after).is_ok();
     note(callers, if is_in_force { after.current } else { before.current })
 }
 
