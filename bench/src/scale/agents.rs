@@ -13,6 +13,7 @@ use crate::compare::progress;
 use crate::measure::{Measurement, measure};
 use crate::stats::median;
 use crate::subject::Name;
+use crate::tokfence::Tokfence;
 
 /// Budgets of the largest gateway.
 const BUDGETS: u32 = 100;
@@ -135,20 +136,21 @@ async fn load_beside_changes(
 ) -> Result<(Measurement, u32)> {
     let arguments: Vec<String> = arguments.split_ascii_whitespace().map(String::from).collect();
     let mut changes = 0;
-    let changing = async {
-        if !is_changing {
-            return std::future::pending().await;
-        }
-        loop {
-            sleep(CHANGE_EVERY).await;
-            let limit = format!("{}", 900_000 + changes);
-            tokfence.run(&["ratelimit", "set", "agent:bench", &limit], None).await?;
-            changes += 1;
-        }
-    };
     let measurement = tokio::select! {
         measurement = measure(subject, &arguments) => measurement?,
-        result = changing => return result,
+        error = change_rules(tokfence, &mut changes), if is_changing => return Err(error),
     };
     Ok((measurement, changes))
+}
+
+/// Changes a limit that nobody comes near, again and again; returns only when that fails.
+async fn change_rules(tokfence: &Tokfence, changes: &mut u32) -> anyhow::Error {
+    loop {
+        sleep(CHANGE_EVERY).await;
+        let limit = (900_000 + *changes).to_string();
+        if let Err(error) = tokfence.run(&["ratelimit", "set", "agent:bench", &limit], None).await {
+            return error;
+        }
+        *changes += 1;
+    }
 }

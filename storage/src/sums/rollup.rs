@@ -231,6 +231,25 @@ mod tests {
         assert_eq!((ask(&store), store.agents(0).unwrap()), (before, agents));
     }
 
+    #[test]
+    fn the_quarter_of_now_is_told_from_its_sum_when_all_of_it_is_asked_for() {
+        let home = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
+        log(&store, 4_096);
+        let newest = 4_096 * 30_000_000;
+        let ask = |store: &Store| {
+            let ends = [newest - 1, newest, newest + 1, newest + 1_000_000_000];
+            ends.map(|until| store.stats(&query(StatsBy::Agent, None, Some(until))).unwrap())
+        };
+        let before = ask(&store);
+        sum_up(&mut store.conn, 4_096).unwrap();
+        assert_eq!(through(&store.conn).unwrap(), 4_096);
+        assert_eq!(ask(&store), before);
+        // What is not read needs not be there: the rows are gone, and their sums are told.
+        store.conn.execute("DELETE FROM requests WHERE seq < 4096", []).unwrap();
+        assert_eq!(ask(&store)[2..], before[2..]);
+    }
+
     /// The log of ninety busy days. `cargo test --release -p storage -- --ignored --nocapture a_long_log`
     #[test]
     #[ignore = "writes two gigabytes"]

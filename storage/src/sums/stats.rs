@@ -110,7 +110,7 @@ impl Store {
         let mut groups =
             Groups { by: query.by, zone: &query.zone, begins: HashMap::new(), sums: BTreeMap::new() };
         let through = rollup::through(&read).doing(DOING)?;
-        let (from, until) = query.whole_quarters();
+        let (from, until) = query.whole_quarters(newest_start(&read).doing(DOING)?);
         if from < until {
             add_sums(&read, query, (from, until), &mut groups)?;
             // What is summed up and lies beside whole quarters, and what is not summed up yet.
@@ -151,10 +151,12 @@ impl StatsQuery {
     }
 
     /// The quarters of an hour that lie in the time that is asked for: the start of the first, and of the one behind the
-    /// last.
-    fn whole_quarters(&self) -> (TimestampUs, TimestampUs) {
+    /// last. The quarter of the `newest` request is whole although it is not over, if all of it is asked for: who asks
+    /// until now asks for that.
+    fn whole_quarters(&self, newest: TimestampUs) -> (TimestampUs, TimestampUs) {
         let from = self.since.map_or(TimestampUs::MIN, |since| quarter(since.saturating_add(QUARTER_US - 1)));
-        (from, self.until.map_or(TimestampUs::MAX, quarter))
+        let until = self.until.filter(|until| *until <= newest);
+        (from, until.map_or(TimestampUs::MAX, quarter))
     }
 }
 
@@ -180,6 +182,12 @@ impl Groups<'_> {
         let rows = self.sums.into_iter().map(|(group, sums)| sums.into_row(group)).collect();
         Ok(Stats { rows, total: total.into_row(StatsGroup::All) })
     }
+}
+
+/// When the request in the log that began last did so.
+fn newest_start(conn: &Connection) -> rusqlite::Result<TimestampUs> {
+    let sql = "SELECT coalesce(max(started_at_us), 0) FROM requests";
+    conn.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
 /// When the hour or the day begins that an instant lies in.
