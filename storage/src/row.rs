@@ -7,7 +7,7 @@ use std::str::FromStr;
 use policy::{
     AgentName, Basis, CapabilityId, NanoUsd, ProviderId, RequestId, RouteClass, TimestampUs, Transport, Usage,
 };
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, RowIndex, params};
 
 /// Beyond this a number of tokens is stored as this: no request has a trillion, and a hostile number must not
 /// make every later sum overflow.
@@ -279,11 +279,11 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<LoggedRequest> {
 }
 
 /// Reads text that stands for a checked type. A row that breaks its rules fails the read: somebody edited it.
-pub(crate) fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+pub(crate) fn parsed<T>(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
-    let text: String = row.get(column)?;
+    let text = row.get_ref(column)?.as_str().map_err(|error| unreadable(row, column, error))?;
     text.parse().map_err(|error| unreadable(row, column, error))
 }
 
@@ -297,13 +297,13 @@ where
 }
 
 /// Reads a count.
-pub(crate) fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+pub(crate) fn unsigned(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|error| unreadable(row, column, error))
 }
 
 /// As [`unsigned`], for a column that may be NULL.
-pub(crate) fn unsigned_opt(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
+pub(crate) fn unsigned_opt(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Option<u64>> {
     let number: Option<i64> = row.get(column)?;
     number.map(|number| u64::try_from(number).map_err(|error| unreadable(row, column, error))).transpose()
 }
@@ -311,10 +311,10 @@ pub(crate) fn unsigned_opt(row: &Row<'_>, column: &str) -> rusqlite::Result<Opti
 /// The error of a value that is in the database but cannot be one we wrote.
 pub(crate) fn unreadable(
     row: &Row<'_>,
-    column: &str,
+    column: impl RowIndex,
     error: impl std::error::Error + Send + Sync + 'static,
 ) -> rusqlite::Error {
-    let index = row.as_ref().column_index(column).unwrap_or(usize::MAX);
+    let index = column.idx(row.as_ref()).unwrap_or(usize::MAX);
     rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error))
 }
 

@@ -21,10 +21,28 @@ use histogram::Histogram;
 
 const QUARTER_US: i64 = 15 * 60_000_000;
 
-/// The columns of the log that sums are made of.
+/// The columns of the log that sums are made of, in the order of [`raw`].
 const RAW: &str = "started_at_us, provider, model, agent, status, outcome, repeats, input_tokens, cache_read_tokens,
     cache_write_5m_tokens + cache_write_1h_tokens AS cache_write_tokens, output_tokens, cost_nano_usd, latency_us,
     first_byte_us";
+
+/// The places of those columns. Looking for them by name would take longer than adding them up.
+mod raw {
+    pub(super) const STARTED_AT: usize = 0;
+    pub(super) const PROVIDER: usize = 1;
+    pub(super) const MODEL: usize = 2;
+    pub(super) const AGENT: usize = 3;
+    pub(super) const STATUS: usize = 4;
+    pub(super) const OUTCOME: usize = 5;
+    pub(super) const REPEATS: usize = 6;
+    pub(super) const INPUT: usize = 7;
+    pub(super) const CACHE_READ: usize = 8;
+    pub(super) const CACHE_WRITE: usize = 9;
+    pub(super) const OUTPUT: usize = 10;
+    pub(super) const COST: usize = 11;
+    pub(super) const LATENCY: usize = 12;
+    pub(super) const FIRST_BYTE: usize = 13;
+}
 
 /// The sums of a group.
 #[derive(Clone, Debug, Default)]
@@ -53,27 +71,27 @@ const COUNTS: [&str; 9] = [
 impl Sums {
     /// Adds a row of the log.
     fn add_request(&mut self, row: &Row<'_>) -> rusqlite::Result<Result<(), Error>> {
-        let outcome: Outcome = parsed(row, "outcome")?;
+        let outcome: Outcome = parsed(row, raw::OUTCOME)?;
         let (status, cost): (Option<u16>, Option<u64>) =
-            (row.get("status")?, unsigned_opt(row, "cost_nano_usd")?);
-        let (repeats, is_refused) = (unsigned(row, "repeats")?, outcome == Outcome::Refused);
+            (row.get(raw::STATUS)?, unsigned_opt(row, raw::COST)?);
+        let (repeats, is_refused) = (unsigned(row, raw::REPEATS)?, outcome == Outcome::Refused);
         let is_error = match outcome {
             Outcome::UpstreamError | Outcome::Cut | Outcome::Unfinished => true,
             Outcome::Completed => status.is_some_and(|status| status >= 400),
             Outcome::Refused | Outcome::ClientGone => false,
         };
         if !is_refused {
-            self.latencies.add(unsigned(row, "latency_us")?);
-            unsigned_opt(row, "first_byte_us")?.into_iter().for_each(|time| self.first_bytes.add(time));
+            self.latencies.add(unsigned(row, raw::LATENCY)?);
+            unsigned_opt(row, raw::FIRST_BYTE)?.into_iter().for_each(|time| self.first_bytes.add(time));
         }
         let counts = [
             repeats,
             if is_refused { repeats } else { 0 },
             is_error.into(),
-            unsigned(row, "input_tokens")?,
-            unsigned(row, "cache_read_tokens")?,
-            unsigned(row, "cache_write_tokens")?,
-            unsigned(row, "output_tokens")?,
+            unsigned(row, raw::INPUT)?,
+            unsigned(row, raw::CACHE_READ)?,
+            unsigned(row, raw::CACHE_WRITE)?,
+            unsigned(row, raw::OUTPUT)?,
             cost.unwrap_or(0),
             u64::from(cost.is_none() && !is_refused),
         ];

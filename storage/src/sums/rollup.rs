@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use policy::TimestampUs;
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-use super::{COUNTS, RAW, Sums, quarter};
+use super::{COUNTS, RAW, Sums, quarter, raw};
 use crate::error::{Doing, Error};
 
 /// A row is left alone for so long: a refusal may still be folded into it.
@@ -102,31 +102,63 @@ fn collect(
     let sql = format!("SELECT {RAW} FROM requests WHERE seq > ?1 AND seq <= ?2");
     let mut statement = conn.prepare_cached(&sql).doing(doing)?;
     let mut rows = statement.query([from, until]).doing(doing)?;
+    // Rows that follow each other are most often alike.
+    let mut run = (None, Vec::new());
     while let Some(row) = rows.next().doing(doing)? {
-        let sums = groups.entry(key(row).doing(doing)?).or_insert_with(|| vec![Sums::default()]);
-        let Some(last) = sums.last_mut() else { continue };
-        let before = last.counts;
-        if last.add_request(row).doing(doing)?.is_err() {
-            // It begins another row, which holds what the first cannot.
-            last.counts = before;
-            let mut next = Sums::default();
-            next.add_request(row).doing(doing)??;
-            next.latencies = Default::default();
-            next.first_bytes = Default::default();
-            sums.push(next);
+        if !run.0.as_ref().is_some_and(|key| is_of(row, key).unwrap_or(false)) {
+            let key = key(row).doing(doing)?;
+            let sums = groups.remove(&key).unwrap_or_default();
+            if let (Some(key), sums) = std::mem::replace(&mut run, (Some(key), sums)) {
+                groups.insert(key, sums);
+            }
         }
+        add(&mut run.1, row)?;
+    }
+    if let (Some(key), sums) = run {
+        groups.insert(key, sums);
+    }
+    Ok(())
+}
+
+/// Adds a row of the log to the last of some sums, or begins another one that holds what the last cannot.
+fn add(sums: &mut Vec<Sums>, row: &Row<'_>) -> Result<(), Error> {
+    let doing = "sum up the log";
+    if sums.is_empty() {
+        sums.push(Sums::default());
+    }
+    let Some(last) = sums.last_mut() else { return Ok(()) };
+    let before = last.counts;
+    if last.add_request(row).doing(doing)?.is_err() {
+        last.counts = before;
+        let mut next = Sums::default();
+        next.add_request(row).doing(doing)??;
+        next.latencies = Default::default();
+        next.first_bytes = Default::default();
+        sums.push(next);
     }
     Ok(())
 }
 
 fn key(row: &Row<'_>) -> rusqlite::Result<Key> {
     Ok(Key {
-        quarter: quarter(row.get("started_at_us")?),
-        provider: row.get("provider")?,
-        model: row.get("model")?,
-        agent: row.get("agent")?,
-        status: row.get("status")?,
+        quarter: quarter(row.get(raw::STARTED_AT)?),
+        provider: row.get(raw::PROVIDER)?,
+        model: row.get(raw::MODEL)?,
+        agent: row.get(raw::AGENT)?,
+        status: row.get(raw::STATUS)?,
     })
+}
+
+/// Whether a row has this key.
+fn is_of(row: &Row<'_>, key: &Key) -> rusqlite::Result<bool> {
+    let is = |column: usize, text: &Option<String>| {
+        Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str_or_null()? == text.as_deref())
+    };
+    Ok(quarter(row.get(raw::STARTED_AT)?) == key.quarter
+        && row.get::<_, Option<u16>>(raw::STATUS)? == key.status
+        && is(raw::PROVIDER, &key.provider)?
+        && is(raw::MODEL, &key.model)?
+        && is(raw::AGENT, &key.agent)?)
 }
 
 fn insert(write: &Transaction<'_>, groups: &HashMap<Key, Vec<Sums>>) -> rusqlite::Result<()> {
