@@ -5,6 +5,9 @@ use policy::scan::{Channel, Hit};
 use super::watch::{Finding, Watch};
 use crate::wire::unescaped;
 
+/// Pieces of a body are joined up to so many bytes.
+const JOINED_BYTES: usize = 4096;
+
 /// Where in a request something stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -54,7 +57,21 @@ fn in_body(watch: &Watch, body: &[u8]) -> Option<Finding> {
         return in_text(watch, body);
     }
     let (mut channel, mut first) = (Channel::default(), None);
-    unescaped(body, |text| channel.feed(&watch.list, text, |hit| keep_first(watch, &mut first, &hit)));
+    let mut search = |text: &[u8]| channel.feed(&watch.list, text, |hit| keep_first(watch, &mut first, &hit));
+    // Code has an escape in each line, and long texts are searched faster than many short ones.
+    let mut joined = Vec::with_capacity(JOINED_BYTES.min(body.len()));
+    unescaped(body, |text| {
+        if joined.len() + text.len() > JOINED_BYTES {
+            search(&joined);
+            joined.clear();
+        }
+        if text.len() < JOINED_BYTES {
+            joined.extend_from_slice(text);
+        } else {
+            search(text);
+        }
+    });
+    search(&joined);
     first
 }
 
