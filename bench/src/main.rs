@@ -24,6 +24,7 @@ mod load;
 mod child;
 mod clock;
 mod http;
+mod interruptible;
 mod open_files;
 mod plan;
 mod process;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
 
+use crate::interruptible;
 use crate::report::{self, Log, Machine, Run, Samples, Section};
 use crate::subject::Name;
 use crate::tokfence;
@@ -97,26 +97,7 @@ impl CompareArgs {
 const QUICK_SECONDS: f64 = 0.2;
 
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    // Whatever ends the comparison drops its children, and with the gateway's handle its daemon.
-    runtime.block_on(async {
-        tokio::select! {
-            result = compare(args) => result,
-            result = interruption() => result,
-        }
-    })
-}
-
-/// Waits for a signal to end.
-pub(crate) async fn interruption() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for signals")?;
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-        _ = terminate.recv() => bail!("terminated"),
-    }
+    interruptible::block_on(compare(args))
 }
 
 async fn compare(args: &CompareArgs) -> Result<()> {

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::child::Role;
-use crate::compare::{CREDENTIAL, interruption};
+use crate::compare::CREDENTIAL;
+use crate::interruptible;
 use crate::mock::MOCK_CREDENTIAL_ENV;
 use crate::subject::{Name, Subject};
 use crate::tokfence::{self, Tokfence};
@@ -50,16 +51,7 @@ pub(crate) struct InstructionsArgs {
 }
 
 pub(crate) fn run(args: &InstructionsArgs) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        tokio::select! {
-            result = count_both(args) => result,
-            result = interruption() => result,
-        }
-    })
+    interruptible::block_on(count_both(args))
 }
 
 #[expect(clippy::print_stdout, reason = "the report is this command's output")]

@@ -16,7 +16,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::child::Role;
-use crate::compare::{interruption, progress, write};
+use crate::compare::{progress, write};
+use crate::interruptible;
 use crate::mock::MOCK_CREDENTIAL_ENV;
 use crate::report::Machine;
 use crate::tokfence;
@@ -74,17 +75,7 @@ impl Part {
 }
 
 pub(crate) fn run(args: &ScaleArgs) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    // Whatever ends the run drops its children, and with each gateway's handle its daemon.
-    runtime.block_on(async {
-        tokio::select! {
-            result = scale(args) => result,
-            result = interruption() => result,
-        }
-    })
+    interruptible::block_on(scale(args))
 }
 
 async fn scale(args: &ScaleArgs) -> Result<()> {
