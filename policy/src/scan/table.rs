@@ -4,7 +4,7 @@
 //! which leads back to the same row, and one for what needs care; what matches comes last. So nothing is asked of a
 //! byte but where it leads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::dfa::DFA;
@@ -180,13 +180,13 @@ fn states_of(automaton: &DFA) -> Vec<StateID> {
     let start = automaton
         .start_state(Anchored::No)
         .expect("a searcher that is built to begin anywhere has a state to begin in");
-    let (mut states, mut known) = (vec![start], HashMap::from([(start, ())]));
+    let (mut states, mut known) = (vec![start], HashSet::from([start]));
     let mut at = 0;
     while let Some(state) = states.get(at).copied() {
         at += 1;
         for letter in LETTERS {
             let next = step(automaton, state, *letter);
-            if known.insert(next, ()).is_none() {
+            if known.insert(next) {
                 states.push(next);
             }
         }
