@@ -7,6 +7,7 @@ use crate::capabilities::ENDED;
 use crate::error::{Doing, Error};
 use crate::row::{parsed, unsigned};
 use crate::store::Store;
+use crate::sums::USES;
 
 /// An agent as a person sees it listed. What was used and spent is counted from the request log, and so reaches
 /// back as far as that is kept.
@@ -42,12 +43,13 @@ impl Store {
     pub fn agents(&self, now: TimestampUs) -> Result<Vec<AgentSummary>, Error> {
         let doing = "list agents";
         let sql = format!(
-            "WITH RECURSIVE {ENDED},
+            "WITH RECURSIVE {ENDED}, {USES},
             logged AS (
                 SELECT agent, requests, cost_nano_usd, unpriced FROM request_sums
                 UNION ALL
                 SELECT agent, repeats, coalesce(cost_nano_usd, 0), cost_nano_usd IS NULL AND outcome <> 'refused'
                 FROM requests NOT INDEXED WHERE seq > (SELECT through_seq FROM request_sums_mark)),
+            last_used AS (SELECT agent, max(at_us) AS at_us FROM uses GROUP BY agent),
             used AS (
                 SELECT agent, sum(requests) AS requests, sum(cost_nano_usd) AS spent_nano_usd,
                        sum(unpriced) AS unpriced
@@ -58,11 +60,11 @@ impl Store {
                 FROM capabilities GROUP BY agent)
             SELECT name, created_at_us, note, coalesce(capabilities, 0) AS capabilities,
                    coalesce(active, 0) AS active, coalesce(requests, 0) AS requests,
-                   (SELECT started_at_us FROM requests WHERE requests.agent = name AND outcome <> 'refused'
-                    ORDER BY started_at_us DESC LIMIT 1) AS last_used_at_us,
+                   last_used.at_us AS last_used_at_us,
                    coalesce(spent_nano_usd, 0) AS spent_nano_usd, coalesce(unpriced, 0) AS unpriced,
                    revoked_at_us, coalesce(revoke_reason, '') AS revoke_reason
             FROM agents LEFT JOIN minted ON minted.agent = name LEFT JOIN used ON used.agent = name
+                 LEFT JOIN last_used ON last_used.agent = name
             ORDER BY name"
         );
         let mut statement = self.conn.prepare_cached(&sql).doing(doing)?;

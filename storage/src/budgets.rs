@@ -5,9 +5,11 @@ use policy::{Allowance, Amount, Budget, Period, Subject, TimestampUs, Unit};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use crate::error::{Doing, Error};
+use crate::query::Conditions;
 use crate::row::parsed;
 use crate::rules::budget;
 use crate::store::Store;
+use crate::sums;
 
 /// The budgets that may still limit something, in the order in which they were set: a capability that was revoked
 /// spends nothing any more.
@@ -180,13 +182,22 @@ fn count_spent(
             "input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens + output_tokens"
         }
     };
+    let window = period.window(now, zone);
+    let mut wanted = Conditions::default();
+    wanted.add("last_started_us >= ?", Some(window.from));
     let of_subject = match subject {
         Subject::Global => "?2 = ''",
         Subject::Provider(_) => "provider = ?2",
-        Subject::Agent(_) => "agent = ?2",
-        Subject::Capability(_) => "capability_id = ?2",
+        Subject::Agent(name) => {
+            wanted.add("agent = ?", Some(name.as_str().to_owned()));
+            "agent = ?2"
+        }
+        Subject::Capability(id) => {
+            wanted.add("capability_id = ?", Some(id.as_str().to_owned()));
+            "capability_id = ?2"
+        }
     };
-    let window = period.window(now, zone);
+    let first_seq = sums::first_seq(conn, &wanted)?;
     let slice = match period {
         Period::Rolling { .. } => window.bucket_end.map_or(1, |end| end - window.bucket),
         // One bucket for all: no instant is further from the start than this.
@@ -194,14 +205,14 @@ fn count_spent(
     };
     let sql = format!(
         "INSERT INTO budget_spend (budget_id, bucket_start_us, spent_amount)
-         SELECT ?1, ?3 + (started_at_us - ?3) / ?4 * ?4 AS bucket, sum({amount}) FROM requests
-         WHERE started_at_us >= ?3 AND {of_subject} AND outcome <> 'refused' AND {amount} > 0
+         SELECT ?1, ?3 + (started_at_us - ?3) / ?4 * ?4 AS bucket, sum({amount}) FROM requests NOT INDEXED
+         WHERE seq >= ?5 AND started_at_us >= ?3 AND {of_subject} AND outcome <> 'refused' AND {amount} > 0
          GROUP BY bucket
          RETURNING spent_amount"
     );
     let mut statement = conn.prepare(&sql)?;
-    let rows =
-        statement.query_map(params![id, subject.name(), window.from, slice], |row| row.get::<_, i64>(0))?;
+    let values = params![id, subject.name(), window.from, slice, first_seq];
+    let rows = statement.query_map(values, |row| row.get::<_, i64>(0))?;
     rows.sum()
 }
 

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use crate::error::{Doing, Error};
 use crate::row::{parsed, parsed_opt, unreadable};
 use crate::store::Store;
+use crate::sums::USES;
 use crate::{budgets, rates, rules};
 
 const COLUMNS: &str = "id, secret_hash, agent, parent_id, providers_json, models_json, routes_json, methods_json, \
@@ -158,11 +159,10 @@ impl Store {
             self.require_agent(name)?;
         }
         let sql = format!(
-            "WITH RECURSIVE {ENDED}
-             SELECT {COLUMNS}, (SELECT started_at_us FROM requests
-                                WHERE capability_id = capabilities.id AND outcome <> 'refused'
-                                ORDER BY started_at_us DESC LIMIT 1) AS last_used_at_us
-             FROM capabilities
+            "WITH RECURSIVE {ENDED}, {USES},
+                 used AS (SELECT capability_id, max(at_us) AS at_us FROM uses GROUP BY capability_id)
+             SELECT {COLUMNS}, used.at_us AS last_used_at_us
+             FROM capabilities LEFT JOIN used ON used.capability_id = capabilities.id
              WHERE (?2 IS NULL OR agent = ?2) AND (?1 IS NULL OR id NOT IN (SELECT id FROM ended))
              ORDER BY created_at_us DESC, id"
         );

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use policy::{AgentName, CapabilityId, ModelGlob, ProviderId, TimestampUs};
@@ -11,6 +12,7 @@ use rusqlite::types::Value;
 use crate::error::{Doing, Error};
 use crate::row::{LogText, LoggedRequest, Outcome, from_row, parsed};
 use crate::store::Store;
+use crate::sums;
 
 /// Which requests to show. Conditions that are `None` hold for all.
 #[derive(Clone, Debug)]
@@ -61,8 +63,7 @@ pub enum StatusFilter {
 #[error("a status is a number from 100 to 599, or a class of them such as `4xx`")]
 pub struct InvalidStatus;
 
-/// So many of the newest rows are looked through one by one before an index is asked, which would have to sort all that
-/// somebody ever did to tell what he did last.
+/// So many of the newest rows are looked through one by one before it is asked where else there may be some.
 const RECENT_ROWS: i64 = 16_384;
 
 impl Default for LogFilter {
@@ -113,26 +114,44 @@ impl Store {
     pub fn requests(&self, filter: &LogFilter) -> Result<Vec<LoggedRequest>, Error> {
         let _read = self.conn.unchecked_transaction().doing("read the request log")?;
         if let LogOrder::After(seq) = filter.order {
-            return self.requests_behind(seq, "seq ASC", filter);
+            return self.requests_within(seq.saturating_add(1)..=i64::MAX, "seq ASC", filter, filter.limit);
         }
-        let recent =
-            self.requests_behind(self.latest_seq()?.saturating_sub(RECENT_ROWS), "seq DESC", filter)?;
-        let is_enough = u32::try_from(recent.len()).is_ok_and(|found| found >= filter.limit);
-        if is_enough { Ok(recent) } else { self.requests_by_index(filter) }
+        let recent = self.latest_seq()?.saturating_sub(RECENT_ROWS)..=i64::MAX;
+        let recent = self.requests_within(recent, "seq DESC", filter, filter.limit)?;
+        if count(&recent) >= filter.limit {
+            return Ok(recent);
+        }
+        match filter.whereabouts() {
+            Some(wanted) => self.requests_of(&wanted, filter),
+            None => self.requests_by_index(filter),
+        }
     }
 
-    /// Rows with a higher number than `seq`: few, so an index on anything else would visit many more to get at them.
-    fn requests_behind(
+    /// Rows with these numbers: few, so an index on anything else would visit many more to get at them.
+    fn requests_within(
         &self,
-        seq: i64,
+        seqs: RangeInclusive<i64>,
         order: &str,
         filter: &LogFilter,
+        limit: u32,
     ) -> Result<Vec<LoggedRequest>, Error> {
         let mut conditions = filter.conditions();
-        conditions.add("seq > ?", Some(seq));
+        conditions.add("seq >= ?", Some(*seqs.start()));
+        conditions.add("seq <= ?", Some(*seqs.end()));
         let sql = conditions.sql();
         let sql = format!("SELECT * FROM requests NOT INDEXED WHERE {sql} ORDER BY {order} LIMIT ?");
-        self.select(&sql, conditions, filter.limit)
+        self.select(&sql, conditions, limit)
+    }
+
+    /// The newest rows of an agent or a capability, from the parts of the log in which there are some.
+    fn requests_of(&self, wanted: &Conditions, filter: &LogFilter) -> Result<Vec<LoggedRequest>, Error> {
+        let mut found = Vec::new();
+        sums::parts(&self.conn, wanted, |seqs| {
+            let missing = filter.limit - count(&found);
+            found.extend(self.requests_within(seqs, "seq DESC", filter, missing)?);
+            Ok(count(&found) >= filter.limit)
+        })?;
+        Ok(found)
     }
 
     /// The newest rows of all. Which ones they are is decided by an index alone where it can be.
@@ -251,6 +270,23 @@ impl LogFilter {
         all.add("started_at_us < ?", self.until);
         all
     }
+
+    /// What holds for the parts of the log that may hold such rows, where it is written down who has rows where.
+    fn whereabouts(&self) -> Option<Conditions> {
+        if self.agent.is_none() && self.capability.is_none() {
+            return None;
+        }
+        let mut all = Conditions::default();
+        all.add("agent = ?", self.agent.as_ref().map(|agent| agent.as_str().to_owned()));
+        all.add("capability_id = ?", self.capability.map(|id| id.as_str().to_owned()));
+        all.add("last_started_us >= ?", self.since);
+        all.add("first_started_us < ?", self.until);
+        Some(all)
+    }
+}
+
+fn count(requests: &[LoggedRequest]) -> u32 {
+    u32::try_from(requests.len()).unwrap_or(u32::MAX)
 }
 
 /// Only `*` is special in our patterns; SQLite knows two more signs.
@@ -287,7 +323,7 @@ mod tests {
     #[test]
     fn the_newest_are_found_however_far_back_they_are() {
         let home = tempfile::tempdir().unwrap();
-        let store = Store::open(&home.path().join("tokfence.db")).unwrap();
+        let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
         // `busy` asks all the time, `once` asked at the beginning and now and then since.
         let sql = "
             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
@@ -297,14 +333,21 @@ mod tests {
             SELECT printf('%026d', i), i, 'POST', '/', iif(i % 10000 = 1, 'once', 'busy'), 'tcp', 0, 'completed',
                 'none', 0, 0, 0, 0, 0, 0, 1, 1, 1 FROM n";
         store.conn.execute(sql, [RECENT_ROWS * 2]).unwrap();
-        let newest = |agent: &str, limit: u32| {
-            let filter = LogFilter { agent: Some(agent.parse().unwrap()), limit, ..LogFilter::default() };
+        let newest = |store: &Store, agent: &str, limit: u32, since: Option<i64>| {
+            let agent = Some(agent.parse().unwrap());
+            let filter = LogFilter { agent, limit, since, ..LogFilter::default() };
             store.requests(&filter).unwrap().iter().map(|logged| logged.seq).collect::<Vec<_>>()
         };
-        assert_eq!(newest("busy", 2), [RECENT_ROWS * 2, RECENT_ROWS * 2 - 1]);
-        assert_eq!(newest("once", 1), [30_001]);
-        assert_eq!(newest("once", 50), [30_001, 20_001, 10_001, 1]);
-        assert_eq!(newest("nobody", 50), [0; 0]);
+        for is_summed_up in [false, true] {
+            if is_summed_up {
+                sums::sum_up_all(&mut store.conn);
+            }
+            assert_eq!(newest(&store, "busy", 2, None), [RECENT_ROWS * 2, RECENT_ROWS * 2 - 1]);
+            assert_eq!(newest(&store, "once", 1, None), [30_001]);
+            assert_eq!(newest(&store, "once", 50, None), [30_001, 20_001, 10_001, 1]);
+            assert_eq!(newest(&store, "once", 50, Some(10_000)), [30_001, 20_001, 10_001]);
+            assert_eq!(newest(&store, "nobody", 50, None), [0; 0]);
+        }
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! fit is an error, never a wrong number. Times are kept as histograms, which tell percentiles to within a hundredth.
 //!
 //! Old rows do not change. The writer sums them up once, a quarter of an hour at a time (`rollup`); a question (`stats`)
-//! adds those sums and the rows that are not in them yet.
+//! adds those sums and the rows that are not in them yet. With the sums it is written down whose rows are where (`spans`).
 
 mod histogram;
 mod rollup;
+mod spans;
 mod stats;
 
 use policy::NanoUsd;
@@ -13,7 +14,10 @@ use rusqlite::Row;
 
 pub use stats::{Stats, StatsBy, StatsGroup, StatsQuery, StatsRow};
 
+#[cfg(test)]
+pub(crate) use rollup::sum_up_all;
 pub(crate) use rollup::{Rollup, forget_older_than};
+pub(crate) use spans::{USES, first_seq, parts};
 
 use crate::row::{parsed, unsigned, unsigned_opt};
 use crate::{Error, Outcome};

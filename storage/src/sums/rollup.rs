@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use policy::TimestampUs;
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-use super::{COUNTS, RAW, Sums, quarter, raw};
+use super::{COUNTS, RAW, Sums, quarter, raw, spans};
 use crate::error::{Doing, Error};
 
 /// A row is left alone for so long: a refusal may still be folded into it.
 const SETTLED_AFTER: Duration = Duration::from_secs(30);
 /// Summing up begins when so many rows wait: a sum over few rows is no shorter than they are.
-const ROWS_MIN: i64 = 4_096;
-/// Rows that are summed up in one transaction.
-const ROWS_STEP: i64 = 4_096;
+const ROWS_MIN: i64 = ROWS_STEP;
+/// Rows that are summed up in one transaction, which takes some hundredths of a second. The more they are, the fewer sums
+/// there are where many agents take turns.
+const ROWS_STEP: i64 = 16_384;
 /// After a failure it can wait.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -88,9 +89,17 @@ fn sum_up(conn: &mut Connection, settled: i64) -> Result<bool, Error> {
     let mut groups: HashMap<Key, Vec<Sums>> = HashMap::new();
     collect(&write, (from, until), &mut groups)?;
     insert(&write, &groups).doing(doing)?;
+    spans::insert(&write, (from, until)).doing(doing)?;
     write.execute("UPDATE request_sums_mark SET through_seq = max(through_seq, ?1)", [until]).doing(doing)?;
     write.commit().doing(doing)?;
     Ok(settled - until >= ROWS_MIN)
+}
+
+/// Sums up all that can be.
+#[cfg(test)]
+pub(crate) fn sum_up_all(conn: &mut Connection) {
+    let newest = latest_seq(conn).unwrap();
+    while sum_up(conn, newest).unwrap() {}
 }
 
 fn collect(
@@ -195,7 +204,7 @@ fn insert(write: &Transaction<'_>, groups: &HashMap<Key, Vec<Sums>>) -> rusqlite
     Ok(())
 }
 
-/// Deletes at most `batch` sums of quarters that ended before `cutoff`.
+/// Deletes at most `batch` sums of quarters that ended before `cutoff`, and what is told of rows that are gone.
 pub(crate) fn forget_older_than(
     conn: &Connection,
     cutoff: TimestampUs,
@@ -203,6 +212,7 @@ pub(crate) fn forget_older_than(
 ) -> rusqlite::Result<usize> {
     let sql = "DELETE FROM request_sums WHERE id IN
                    (SELECT id FROM request_sums WHERE quarter_us < ?1 ORDER BY quarter_us LIMIT ?2)";
+    spans::forget_deleted(conn)?;
     conn.prepare_cached(sql)?.execute(params![quarter(cutoff), batch])
 }
 
@@ -239,7 +249,7 @@ mod tests {
     fn what_is_summed_up_is_what_was_there_whatever_is_asked() {
         let home = tempfile::tempdir().unwrap();
         let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
-        log(&store, 12_000);
+        log(&store, 40_000);
         let kinds =
             [StatsBy::Provider, StatsBy::Model, StatsBy::Agent, StatsBy::Hour, StatsBy::Day, StatsBy::Status];
         let spans = [
@@ -256,10 +266,11 @@ mod tests {
         let sql = "INSERT INTO agents (name, created_at_us) VALUES ('a1', 1), ('a4', 1), ('idle', 1)";
         store.conn.execute(sql, []).unwrap();
         let (before, agents) = (ask(&store), store.agents(0).unwrap());
-        assert_eq!((agents[0].requests, agents[2].requests), (6_000, 0));
-        assert_eq!(before[0].total.requests, (1..=12_000u64).map(|i| 1 + i % 4).sum::<u64>());
-        while sum_up(&mut store.conn, 10_000).unwrap() {}
-        assert_eq!(through(&store.conn).unwrap(), 8_192);
+        assert_eq!((agents[0].requests, agents[2].requests), (20_000, 0));
+        assert_eq!(agents[0].last_used_at, Some(39_991 * 30_000_000));
+        assert_eq!(before[0].total.requests, (1..=40_000u64).map(|i| 1 + i % 4).sum::<u64>());
+        while sum_up(&mut store.conn, 36_000).unwrap() {}
+        assert_eq!(through(&store.conn).unwrap(), 2 * ROWS_STEP);
         assert_eq!((ask(&store), store.agents(0).unwrap()), (before, agents));
     }
 
@@ -267,18 +278,18 @@ mod tests {
     fn the_quarter_of_now_is_told_from_its_sum_when_all_of_it_is_asked_for() {
         let home = tempfile::tempdir().unwrap();
         let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
-        log(&store, 4_096);
-        let newest = 4_096 * 30_000_000;
+        log(&store, 16_384);
+        let newest = ROWS_STEP * 30_000_000;
         let ask = |store: &Store| {
             let ends = [newest - 1, newest, newest + 1, newest + 1_000_000_000];
             ends.map(|until| store.stats(&query(StatsBy::Agent, None, Some(until))).unwrap())
         };
         let before = ask(&store);
-        sum_up(&mut store.conn, 4_096).unwrap();
-        assert_eq!(through(&store.conn).unwrap(), 4_096);
+        sum_up(&mut store.conn, ROWS_STEP).unwrap();
+        assert_eq!(through(&store.conn).unwrap(), ROWS_STEP);
         assert_eq!(ask(&store), before);
         // What is not read needs not be there: the rows are gone, and their sums are told.
-        store.conn.execute("DELETE FROM requests WHERE seq < 4096", []).unwrap();
+        store.conn.execute("DELETE FROM requests WHERE seq < 16384", []).unwrap();
         assert_eq!(ask(&store)[2..], before[2..]);
     }
 
@@ -332,7 +343,7 @@ mod tests {
     fn rows_rest_before_they_are_summed_up_and_it_waits_until_they_are_many() {
         let home = tempfile::tempdir().unwrap();
         let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
-        log(&store, 5_000);
+        log(&store, 17_000);
         let (mut rollup, start) = (Rollup::new(), Instant::now());
         let mut at = |seconds: u64, store: &mut Store| {
             rollup.step(&mut store.conn, start + Duration::from_secs(seconds)).unwrap();
@@ -340,19 +351,19 @@ mod tests {
         };
         assert_eq!(at(1, &mut store), 0);
         assert_eq!(at(29, &mut store), 0);
-        assert_eq!(at(32, &mut store), 4_096);
-        assert_eq!(at(100, &mut store), 4_096, "the rest are few");
+        assert_eq!(at(32, &mut store), ROWS_STEP);
+        assert_eq!(at(100, &mut store), ROWS_STEP, "the rest are few");
     }
 
     #[test]
     fn a_sum_that_a_row_cannot_hold_goes_into_two() {
         let home = tempfile::tempdir().unwrap();
         let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
-        log(&store, 4_200);
+        log(&store, 17_000);
         store.conn.execute_batch("DROP TRIGGER requests_are_not_edited").unwrap();
         let huge = "UPDATE requests SET cost_nano_usd = 9000000000000000000 WHERE seq IN (1, 16, 31)";
         store.conn.execute(huge, []).unwrap();
-        sum_up(&mut store.conn, 4_200).unwrap();
+        sum_up(&mut store.conn, 17_000).unwrap();
         let kept: i64 = store
             .conn
             .query_row(
