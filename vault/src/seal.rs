@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::entry::Entries;
 use crate::format::{self, Header, MAGIC, SealedFile, Slot, VERSION, WrappedKey};
 use crate::random::{Random, draw};
-use crate::{Error, payload};
+use crate::{Error, Secret, payload};
 
 /// Thirty-two secret bytes, wiped when dropped.
 pub(crate) type KeyBytes = Zeroizing<[u8; 32]>;
@@ -31,6 +31,14 @@ impl DataKey {
         let mut bytes = KeyBytes::default();
         random.fill(bytes.as_mut_slice())?;
         Ok(Self(bytes))
+    }
+
+    pub(crate) fn from_bytes(bytes: &Secret<[u8; 32]>) -> Self {
+        Self(KeyBytes::new(*bytes.expose()))
+    }
+
+    pub(crate) fn to_bytes(&self) -> Secret<[u8; 32]> {
+        Secret::new(*self.0)
     }
 
     /// A second copy, for the moment in which a file is rewritten and the change may still fail.

@@ -80,6 +80,29 @@ impl Vault {
         Self::open_with(path, unlock, Surroundings::system())
     }
 
+    /// Opens the vault at `path` with the data key of a process that has it open, in whose place this one comes. Takes no
+    /// derivation of a key.
+    ///
+    /// # Errors
+    /// [`Error::Rekeyed`] when the vault has another key by now, and everything a file can have wrong.
+    pub fn open_with_data_key(path: &Path, data_key: &Secret<[u8; 32]>) -> Result<Self, Error> {
+        let (bytes, stamp) = file::read(path)?;
+        let file = format::decode(&bytes)?;
+        let data_key = DataKey::from_bytes(data_key);
+        if !data_key.matches(&file.header) {
+            return Err(Error::Rekeyed);
+        }
+        let entries = seal::open_payload(&data_key, &file)?;
+        let path = path.to_owned();
+        Ok(Self { path, data_key, header: file.header, entries, stamp, around: Surroundings::system() })
+    }
+
+    /// The key that opens this vault without any slot's secret, for the process that takes this one's place. It must go
+    /// nowhere else.
+    pub fn data_key(&self) -> Secret<[u8; 32]> {
+        self.data_key.to_bytes()
+    }
+
     /// What the file at `path` says without being unlocked. Checks owner, mode, type and the whole layout.
     ///
     /// # Errors

@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Stop,
     /// Stop the gateway if it runs, and start it in the background
     Restart,
+    /// Put this version in the place of the running one: no request fails, streams go on to their end
+    Upgrade,
     /// Tell how the gateway is; exits 3 when it is not running
     Status,
     /// Make a running gateway forget the keys, and cut the requests that run
@@ -108,6 +110,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Start(command) => done(command.run(app)),
         Command::Stop => done(stop::stop(app)),
         Command::Restart => done(stop::restart(app)),
+        Command::Upgrade => done(stop::upgrade(app)),
         Command::Status => stop::status(app),
         Command::Lock(command) => done(command.run(app)),
         Command::Unlock(command) => done(command.run(app)),

@@ -1,7 +1,11 @@
 //! `start` and `unlock`: a daemon in the foreground or detached, with its keys or without.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -44,6 +48,9 @@ pub(crate) struct Start {
     /// The process that `-d` starts
     #[arg(long, hide = true, conflicts_with = "detach")]
     background: bool,
+    /// The process that a running daemon starts to take its place; at its standard input is what is handed over
+    #[arg(long, hide = true, conflicts_with_all = ["detach", "passphrase_fd"])]
+    take_over: bool,
 }
 
 #[derive(Debug, Args)]
@@ -71,10 +78,24 @@ impl Start {
         } else {
             daemon_log::to_stderr();
         }
-        let vault = self.open_vault(app)?;
-        let options = ServeOptions { home: app.home.clone(), config_path: app.config_path.clone(), vault };
+        let options = ServeOptions {
+            home: app.home.clone(),
+            config_path: app.config_path.clone(),
+            vault: if self.take_over { None } else { self.open_vault(app)? },
+            predecessor: if self.take_over { Some(link_to_predecessor()?) } else { None },
+            successor_args: self.successor_args(app),
+            is_detached: self.background,
+        };
         let is_background = self.background;
         Ok(serve(options, |serving| announce(app, serving, is_background))?)
+    }
+
+    /// With what a daemon like this one is started in its place.
+    fn successor_args(&self, app: &App) -> Vec<OsString> {
+        let background = if self.background { &["--json", "start", "--background"][..] } else { &["start"] };
+        let mut args = daemon_args(app);
+        args.extend(background.iter().chain(&["--take-over"]).map(OsString::from));
+        args
     }
 
     /// The vault, if its secret is at hand.
@@ -157,14 +178,22 @@ fn end_for_its_silence(mut child: Child, patience: Duration) -> Failure {
 /// What is said where a gateway starts that was killed before.
 const KILLED: &str = "the kill switch is on; nothing is served until `tokfence unkill`";
 
+/// The home and the configuration, as every process of this daemon is told them.
+fn daemon_args(app: &App) -> Vec<OsString> {
+    let (home, config) = (app.home.dir().as_os_str(), app.config_path.as_os_str());
+    vec!["--home".into(), home.to_owned(), "--config".into(), config.to_owned()]
+}
+
+/// The socket at whose other end the running daemon is.
+fn link_to_predecessor() -> Result<UnixStream, Failure> {
+    let link = std::io::stdin().as_fd().try_clone_to_owned();
+    link.map(UnixStream::from).map_err(|error| Failure::failed("take over from a daemon", &error))
+}
+
 fn spawn(app: &App, source: Option<&Source>) -> Result<Child, Failure> {
-    let program = std::env::current_exe().map_err(|error| Failure::failed("find this program", &error))?;
+    let program = this_program()?;
     let mut command = Command::new(program);
-    command.arg("--home").arg(app.home.dir()).arg("--config").arg(&app.config_path).args([
-        "--json",
-        "start",
-        "--background",
-    ]);
+    command.args(daemon_args(app)).args(["--json", "start", "--background"]);
     if let Some(Source::Passphrase(_)) = source {
         command.args(["--passphrase-fd", "0"]);
     }
@@ -173,6 +202,11 @@ fn spawn(app: &App, source: Option<&Source>) -> Result<Child, Failure> {
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
     command.spawn().map_err(|error| Failure::failed("start the daemon", &error))
+}
+
+/// The file of the program that runs.
+pub(crate) fn this_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| Failure::failed("find this program", &error))
 }
 
 /// The failure that a child wrote to its standard error before it ended.
@@ -222,8 +256,7 @@ pub(crate) fn leave_ignored_variables() -> Result<(), Failure> {
     if !IGNORED_VARIABLES.iter().any(|variable| std::env::var_os(variable).is_some()) {
         return Ok(());
     }
-    let program = std::env::current_exe().map_err(|error| Failure::failed("find this program", &error))?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(this_program()?);
     command.args(std::env::args_os().skip(1));
     for variable in IGNORED_VARIABLES {
         command.env_remove(variable);

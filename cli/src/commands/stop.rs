@@ -1,21 +1,24 @@
-//! `stop`, `restart`, `status`, `lock`.
+//! `stop`, `restart`, `upgrade`, `status`, `lock`.
 
 use std::fs::File;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use gateway::control::{Command, DaemonStatus, RiskStatus};
+use gateway::control::{self, Command, DaemonStatus, Reply, RiskStatus};
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::commands::kill::TakenBack;
-use crate::commands::start::start_detached;
-use crate::failure::{Exit, Failure};
+use crate::commands::start::{start_detached, this_program};
+use crate::failure::{Exit, Failure, from_reply};
 use crate::unlock;
 
 /// Beyond the grace period of running requests.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A successor that does not serve by then was ended by the daemon that started it.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Stops the daemon and returns when it is gone.
 pub(crate) fn stop(app: &App) -> Result<(), Failure> {
@@ -60,6 +63,32 @@ pub(crate) fn restart(app: &App) -> Result<(), Failure> {
         Ok(()) | Err(_) => {}
     }
     start_detached(app, source.as_ref())
+}
+
+/// Puts a daemon of this program in the place of the running one, without an interruption.
+pub(crate) fn upgrade(app: &App) -> Result<(), Failure> {
+    let before = app.daemon_status()?;
+    let command = Command::Upgrade { program: this_program()? };
+    match control::ask(&app.home.control_socket(), &command, UPGRADE_PATIENCE)? {
+        Reply::Done { .. } => {}
+        other => return Err(from_reply(other)),
+    }
+    let after = app.daemon_status()?;
+    let document = json!({
+        "pid": after.pid,
+        "version": after.version,
+        "address": after.address,
+        "state": after.state,
+        "predecessor": { "pid": before.pid, "version": before.version },
+    });
+    app.output.done(&document, || {
+        let (old, new) = (before.pid, after.pid);
+        format!(
+            "version {} serves (process {new}); process {old} answers what it had accepted",
+            after.version
+        )
+    });
+    Ok(())
 }
 
 #[derive(Debug, Args)]
@@ -107,6 +136,7 @@ fn document(status: &DaemonStatus) -> Value {
         "running": true,
         "pid": status.pid,
         "version": status.version,
+        "predecessor": status.predecessor,
         "address": status.address,
         "socket": status.socket,
         "metrics": status.metrics,
@@ -136,6 +166,9 @@ fn describe(status: &DaemonStatus, way_to_keys: &str) -> String {
         format!("socket     {}", status.socket),
         format!("keys       {keys}"),
     ];
+    if let Some(pid) = status.predecessor {
+        lines.push(format!("before     process {pid} answers what it had accepted before the upgrade"));
+    }
     if !status.passthrough.is_empty() {
         lines.push(format!("logins     {} (the caller's own)", status.passthrough.join(", ")));
     }

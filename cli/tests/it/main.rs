@@ -28,6 +28,7 @@ mod risk;
 mod passthrough;
 mod log;
 mod process;
+mod upgrade;
 mod run;
 mod canary;
 mod notifications;

@@ -74,7 +74,7 @@ pub(crate) enum Listener {
     Unix(UnixListener),
 }
 
-/// Serves connections until it is told to stop.
+/// Accepts connections and serves them.
 pub(crate) struct Acceptor {
     pub(crate) proxy: Arc<HttpProxy<Gateway>>,
     pub(crate) shared: Arc<Shared>,
@@ -84,19 +84,19 @@ pub(crate) struct Acceptor {
 }
 
 /// Binds the TCP address. A taken port is an error at once: nobody should serve half of what was asked for.
-pub(crate) fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+pub(crate) fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        socket.listen(BACKLOG)?.into_std()
     };
     bind().map_err(|source| ListenError::Tcp { address, source })
 }
 
 /// Binds a Unix socket with the given permission bits. A socket that nobody answers on any more is replaced;
 /// one that somebody serves, or a file that is none, is left alone.
-pub(crate) fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+pub(crate) fn bind_unix(path: &Path, mode: u32) -> Result<std::os::unix::net::UnixListener, ListenError> {
     let failed = |source| ListenError::Unix { path: path.to_owned(), source };
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -112,7 +112,8 @@ pub(crate) fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenEr
         },
     }
     // The process's umask is 077, so there is no moment of wider access.
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     Ok(listener)
 }
@@ -140,15 +141,10 @@ impl Listener {
 }
 
 impl Acceptor {
-    /// Accepts connections until the daemon stops.
+    /// Accepts connections until the task is dropped.
     pub(crate) async fn run(self: Arc<Self>, listener: Listener) {
-        let mut shutdown = self.shutdown.clone();
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = shutdown.changed() => return,
-            };
-            match accepted {
+            match listener.accept().await {
                 Ok((socket, connection)) => self.clone().spawn(socket, connection),
                 Err(error) => pause_after(&error).await,
             }

@@ -67,6 +67,8 @@ pub struct Daemon {
     pub allowed_origins: Vec<String>,
     /// How long running requests may go on after a stop.
     pub shutdown_grace: Duration,
+    /// How long what was accepted before an upgrade may go on.
+    pub upgrade_grace: Duration,
     /// Worker threads; at least 1.
     pub threads: usize,
 }
@@ -232,6 +234,7 @@ impl Config {
             ("daemon.socket_path", new.socket_path != old.socket_path),
             ("daemon.threads", new.threads != old.threads),
             ("daemon.shutdown_grace", new.shutdown_grace != old.shutdown_grace),
+            ("daemon.upgrade_grace", new.upgrade_grace != old.upgrade_grace),
             ("limits.connections", self.limits.connections != running.limits.connections),
             ("limits.header", self.limits.header_bytes != running.limits.header_bytes),
             ("metrics.listen", self.metrics.listen != running.metrics.listen),
@@ -289,6 +292,9 @@ fn read_daemon(
         shutdown_grace: reader
             .value(&mut section, "shutdown_grace", duration)
             .unwrap_or(Duration::from_secs(10)),
+        upgrade_grace: reader
+            .value(&mut section, "upgrade_grace", duration)
+            .unwrap_or(Duration::from_secs(15 * 60)),
         threads: match usize::try_from(threads).unwrap_or(0) {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,

@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use vault::Secret;
+
+/// A command in one line; a passphrase is the longest thing in one.
+pub(super) const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// What the daemon is asked to do.
 #[derive(Deserialize, Serialize)]
@@ -41,6 +44,11 @@ pub enum Command {
     },
     /// End, after running requests have had their grace period.
     Stop,
+    /// Start a successor and hand everything over to it; answered when it serves.
+    Upgrade {
+        /// The program to start.
+        program: PathBuf,
+    },
 }
 
 /// How to open the vault.
@@ -86,6 +94,9 @@ pub struct DaemonStatus {
     pub pid: u32,
     /// Its version.
     pub version: String,
+    /// The process that it took over from and that still answers what it had accepted.
+    #[serde(default)]
+    pub predecessor: Option<u32>,
     /// The TCP address it serves, `127.0.0.1:9471`.
     pub address: String,
     /// The Unix socket it serves.
@@ -186,6 +197,7 @@ impl std::fmt::Debug for Command {
             Self::Rates => "Rates",
             Self::Kill { .. } => "Kill",
             Self::Stop => "Stop",
+            Self::Upgrade { .. } => "Upgrade",
         })
     }
 }

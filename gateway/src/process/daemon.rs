@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError, Prices, PricesError};
 use crate::fence::Watched;
-use crate::process::control::{DaemonStatus, RateStatus, Reply, Revoked, RiskStatus, UnlockWith};
+use crate::process::control::{Command, DaemonStatus, RateStatus, Reply, Revoked, RiskStatus, UnlockWith};
+use crate::process::handover::Predecessor;
 use crate::process::home::Home;
 use crate::process::notify::Notice;
 use crate::process::runs::{self, DEAD_RUN};
@@ -76,6 +77,8 @@ pub(crate) struct Daemon {
     started_at: TimestampUs,
     reloading: Mutex<()>,
     vault: Mutex<Option<Vault>>,
+    /// Whom it took over from, for as long as that one answers what it had accepted.
+    predecessor: Mutex<Option<Predecessor>>,
 }
 
 /// Where a daemon has its files and serves.
@@ -116,8 +119,14 @@ fn make_upstreams(config: &Config, old: &Upstreams) -> Result<Upstreams, Upstrea
 
 impl Daemon {
     pub(crate) fn new(shared: Arc<Shared>, place: Place, vault: Option<Vault>) -> Self {
-        let daemon =
-            Self { shared, place, started_at: now_us(), reloading: Mutex::new(()), vault: Mutex::new(vault) };
+        let daemon = Self {
+            shared,
+            place,
+            started_at: now_us(),
+            reloading: Mutex::new(()),
+            vault: Mutex::new(vault),
+            predecessor: Mutex::new(None),
+        };
         daemon.publish_keys(&lock(&daemon.vault));
         daemon
     }
@@ -132,10 +141,32 @@ impl Daemon {
         let config = self.reload_config();
         let prices = self.reload_prices();
         let keys = self.reload_keys();
+        self.pass_on(&Command::Reload);
         rules?;
         keys?;
         prices?;
         config
+    }
+
+    /// Remembers whom this process took over from.
+    pub(super) fn follow(&self, predecessor: Predecessor) {
+        *lock(&self.predecessor) = Some(predecessor);
+    }
+
+    /// Lets the process before this one do the same, if it still runs. Answers what it said.
+    pub(super) fn pass_on(&self, command: &Command) -> Option<(u32, Reply)> {
+        let mut predecessor = lock(&self.predecessor);
+        let before = predecessor.as_mut()?;
+        let passed = before.pass_on(command).map(|reply| (before.pid, reply)).ok();
+        if passed.is_none() {
+            *predecessor = None;
+        }
+        passed
+    }
+
+    /// The key of the vault, unless it is locked, for the process that takes this one's place.
+    pub(super) fn data_key(&self) -> Option<Secret<[u8; 32]>> {
+        lock(&self.vault).as_ref().map(Vault::data_key)
     }
 
     fn reload_prices(&self) -> Result<(), DaemonError> {
@@ -200,6 +231,7 @@ impl Daemon {
         if !lets_finish {
             self.shared.live.cut_all(&vault_locked());
         }
+        self.pass_on(&Command::Lock { lets_finish });
     }
 
     /// Opens the vault.
@@ -289,6 +321,7 @@ impl Daemon {
     /// Waits until every row so far is in the database.
     pub(crate) fn flush(&self) -> Result<(), DaemonError> {
         self.shared.write_repeats(true)?;
+        self.pass_on(&Command::Flush);
         Ok(self.shared.ledger.flush(FLUSH_PATIENCE)?)
     }
 
@@ -304,7 +337,12 @@ impl Daemon {
         let mut revoked_providers: Vec<Revoked> =
             rules.revoked_providers.iter().map(|(id, revocation)| revoked(id.as_str(), revocation)).collect();
         revoked_providers.sort_by(|a, b| a.name.cmp(&b.name));
+        let before = match self.pass_on(&Command::Status) {
+            Some((pid, Reply::Status(status))) => Some((pid, status.in_flight)),
+            Some(_) | None => None,
+        };
         DaemonStatus {
+            predecessor: before.map(|(pid, _)| pid),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: self.place.address.clone(),
@@ -323,7 +361,8 @@ impl Daemon {
                 .map(|(signal, count)| (signal.to_string(), count))
                 .collect(),
             started_at_us: self.started_at,
-            in_flight: self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed),
+            in_flight: self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed)
+                + before.map_or(0, |(_, in_flight)| in_flight),
             providers,
             passthrough: self.shared.snapshot.load().config.passthrough_providers(),
             log: match (health.state, health.failure) {

@@ -1,53 +1,43 @@
 //! From start to stop: one instance, everything checked and bound before anything is served, and at the end
 //! no request cut before its grace period is over and no row lost.
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pingora::apps::HttpServerApp;
-use pingora::proxy::{HttpProxy, http_proxy};
-use pingora::server::configuration::ServerConf;
 use pingora::tls::{RootCertStore, load_platform_certs_incl_env_into_store};
 use storage::{Store, Writer, WriterConfig};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use vault::Vault;
-use zeroize::Zeroizing;
 
-use crate::caller::listen::{Acceptor, ListenError, Listener};
-use crate::config::{Config, ConfigError, Limits};
-use crate::metrics;
+use crate::caller::listen::ListenError;
+use crate::config::{Config, ConfigError};
 use crate::process::bound::Bound;
-use crate::process::control::{Command, Reply};
 use crate::process::daemon::{Daemon, DaemonError, Place, load_snapshot};
+use crate::process::handover::Predecessor;
 use crate::process::home::{Home, HomeError, make_private_dir};
 use crate::process::open_files;
+use crate::process::running::{Ours, Running, Signals, write_pid};
 use crate::process::runs;
-use crate::request::proxy::Gateway;
+use crate::process::service::Service;
 use crate::rules_watch::RulesWatch;
 use crate::state::Shared;
 
 /// How often changes by other processes are looked for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
-/// Connections kept open to providers, for each worker thread.
-const POOL_SIZE: usize = 128;
-/// A command on the control socket; a passphrase is the longest thing in one.
-const COMMAND_BYTES_MAX: u64 = 64 * 1024;
-
 /// How long the end waits for what the owner is still being told.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Longer than any look at the lock of the home.
 const LOOK: Duration = Duration::from_millis(100);
-/// Who connects to the control socket has something to say.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
+/// Commands that end the daemon and wait to be heard.
+const ENDS_MAX: usize = 8;
 
 /// What to serve.
 #[derive(Debug)]
@@ -58,6 +48,19 @@ pub struct ServeOptions {
     pub config_path: PathBuf,
     /// The vault, if it could be opened already; otherwise the daemon starts locked.
     pub vault: Option<Vault>,
+    /// The daemon in whose place this one comes, if it was started for that.
+    pub predecessor: Option<UnixStream>,
+    /// With which arguments a successor is started; it finds its predecessor at its standard input.
+    pub successor_args: Vec<OsString>,
+    /// Whether there is no terminal and no supervisor that reads what a successor writes.
+    pub is_detached: bool,
+}
+
+impl ServeOptions {
+    /// A daemon that takes nobody's place, and in whose place nobody comes.
+    pub fn new(home: Home, config_path: PathBuf, vault: Option<Vault>) -> Self {
+        Self { home, config_path, vault, predecessor: None, successor_args: Vec::new(), is_detached: false }
+    }
 }
 
 /// What is told once everything is bound and served.
@@ -101,6 +104,12 @@ pub enum ServeError {
         /// Why.
         reason: String,
     },
+    /// What another daemon hands over cannot be taken.
+    #[error("the running daemon's place cannot be taken: {reason}")]
+    Handover {
+        /// Why.
+        reason: String,
+    },
     /// The system.
     #[error("{doing}")]
     Io {
@@ -131,6 +140,7 @@ impl ServeError {
             Self::Home(HomeError::Io { .. }) => "io",
             Self::Home(_) => "unsafe_home",
             Self::Daemon(error) => error.code(),
+            Self::Handover { .. } => "upgrade_failed",
             Self::AlreadyRunning { .. } | Self::Listen(_) | Self::Certificates { .. } | Self::Io { .. } => {
                 "cannot_serve"
             }
@@ -148,23 +158,52 @@ impl ServeError {
             Self::Listen(_) => Some("set `daemon.socket_path` in config.toml".to_owned()),
             Self::Daemon(error) => error.hint(),
             Self::Certificates { .. } => Some("install the package `ca-certificates`".to_owned()),
+            Self::Handover { .. } => Some("tokfence restart".to_owned()),
             Self::Io { .. } => None,
         }
     }
 }
 
-/// Serves until the process is told to stop, by a signal or over the control socket. `on_serving` is called
-/// once, when requests are answered.
+/// Serves until the process is told to stop, by a signal or over the control socket, or until a successor serves in its
+/// place and what was accepted before is answered. `on_serving` is called once, when requests are answered.
 ///
 /// # Errors
 /// [`ServeError`] when it cannot start; nothing is left behind then.
-pub fn serve(options: ServeOptions, on_serving: impl FnOnce(&Serving)) -> Result<(), ServeError> {
+pub fn serve(mut options: ServeOptions, on_serving: impl FnOnce(&Serving)) -> Result<(), ServeError> {
     // Everything this process makes is for its user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     options.home.prepare()?;
     make_private_dir(&options.home.control_dir())?;
-    let _instance = claim_home(&options.home)?;
-    let config = Config::load(&options.config_path, options.home.dir())?;
+    let Some(link) = options.predecessor.take() else {
+        let lock = claim_home(&options.home)?;
+        let config = Config::load(&options.config_path, options.home.dir())?;
+        return serve_with(options, config, lock, &mut None, on_serving);
+    };
+    let (predecessor, handed) = Predecessor::meet(link)?;
+    let mut predecessor = Some((predecessor, handed.listeners));
+    let served =
+        Config::load(&options.config_path, options.home.dir()).map_err(ServeError::from).and_then(|config| {
+            let open =
+                |key| Vault::open_with_data_key(&options.home.vault(), &key).map_err(DaemonError::from);
+            options.vault = handed.data_key.map(open).transpose()?;
+            serve_with(options, config, handed.lock.into(), &mut predecessor, on_serving)
+        });
+    if let (Err(error), Some((predecessor, _))) = (&served, &mut predecessor) {
+        predecessor.decline(error);
+    }
+    served
+}
+
+/// The daemon in whose place this one comes, until this one serves, and what that one listens on.
+type Before = Option<(Predecessor, Vec<OwnedFd>)>;
+
+fn serve_with(
+    options: ServeOptions,
+    config: Config,
+    lock: File,
+    before: &mut Before,
+    on_serving: impl FnOnce(&Serving),
+) -> Result<(), ServeError> {
     let store = Store::open(&config.logging.db_path)?;
     let retention = config.logging.retention_days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
     let writer_config = WriterConfig { retention, ..WriterConfig::default() };
@@ -176,7 +215,7 @@ pub fn serve(options: ServeOptions, on_serving: impl FnOnce(&Serving)) -> Result
         .enable_all()
         .build()
         .map_err(|source| ServeError::Io { doing: "start the worker threads", source })?;
-    let served = runtime.block_on(run(options, config, store, ledger, on_serving));
+    let served = runtime.block_on(run(options, config, lock, (store, ledger), before, on_serving));
     // What is still running is dropped here and settles itself; after that the writer has every row.
     runtime.shutdown_timeout(Duration::from_secs(2));
     let written = writer.shutdown();
@@ -184,63 +223,74 @@ pub fn serve(options: ServeOptions, on_serving: impl FnOnce(&Serving)) -> Result
     Ok(written?)
 }
 
+/// Runs on a thread of its own, which may wait; what is served is served by others.
 async fn run(
     options: ServeOptions,
     config: Config,
-    store: Store,
-    ledger: storage::Ledger,
+    mut lock: File,
+    (store, ledger): (Store, storage::Ledger),
+    before: &mut Before,
     on_serving: impl FnOnce(&Serving),
 ) -> Result<(), ServeError> {
     check_certificates()?;
-    let mut signals = Signals::listen()?;
-    let bound = Bound::new(&config, &options.home)?;
-    let (daemon_config, limits) = (config.daemon.clone(), config.limits.clone());
-    let too_few_files = open_files::allow(limits.connections);
-    let notes = [config.notes.clone(), bound.notes, Vec::from_iter(too_few_files)].concat();
+    let signals = Signals::listen()?;
+    let home = options.home.clone();
+    let mut bound = match before {
+        Some((_, listeners)) => Bound::handed_over(std::mem::take(listeners), &config)?,
+        None => Bound::new(&config, &home)?,
+    };
+    let too_few_files = open_files::allow(config.limits.connections);
+    let notes =
+        [config.notes.clone(), std::mem::take(&mut bound.notes), Vec::from_iter(too_few_files)].concat();
     let (rules_watch, rules) = RulesWatch::start(store)?;
-    let snapshot = load_snapshot(config, &options.home, rules)?;
+    let snapshot = load_snapshot(config.clone(), &home, rules)?;
     let shared = Arc::new(Shared::new(snapshot, rules_watch, ledger, bound.address.port()));
     let address = reachable(bound.address).to_string();
+    let socket = config.daemon.socket_path.clone();
     let place = Place {
-        home: options.home,
-        config_path: options.config_path,
+        home: home.clone(),
+        config_path: options.config_path.clone(),
         address: address.clone(),
-        socket: daemon_config.socket_path.clone(),
-        metrics: bound.metrics.as_ref().map(|(_, address)| *address),
+        socket: socket.clone(),
+        metrics: bound.metrics_address(),
     };
     let daemon = Arc::new(Daemon::new(shared.clone(), place, options.vault));
+    let (asked, ends) = mpsc::channel(ENDS_MAX);
+    let service = Service::new(shared.clone(), daemon.clone(), &config, asked);
+    let mut running = Running { daemon: daemon.clone(), service, signals, ends };
 
-    let stop = Arc::new(Notify::new());
-    let control = tokio::spawn(serve_control(bound.control, daemon.clone(), stop.clone()));
-    let watcher = tokio::spawn(watch_for_changes(daemon.clone()));
     // Before anything is served: what died while no daemon ran has no capability any more.
     runs::look(&daemon, false).await;
-    let runs = tokio::spawn(runs::watch(daemon.clone()));
-    let notifier = tokio::spawn(tell_warnings(daemon.clone()));
-    let metrics = bound
-        .metrics
-        .map(|(listener, address)| tokio::spawn(metrics::serve(listener, address.port(), shared.clone())));
-    let service = Service::start(shared.clone(), bound.data, daemon_config.threads, &limits);
-    let socket = daemon_config.socket_path;
-    let (state, is_locked) = (shared.health(), shared.is_locked());
-    on_serving(&Serving { address, socket, state, is_locked, notes });
-    signals.wait_for_stop(&daemon, &stop).await;
-
-    tracing::info!("stopping");
-    tokio::select! {
-        () = service.stop(daemon_config.shutdown_grace) => {}
-        // Who asks twice does not want to wait.
-        () = signals.wait_for_stop(&daemon, &stop) => {}
+    if let Some((predecessor, _)) = before {
+        predecessor.await_turn()?;
+        bound.own_names(&config, &home);
     }
-    watcher.abort();
-    notifier.abort();
-    metrics.inspect(|metrics| metrics.abort());
-    runs.abort();
-    control.abort();
+    write_pid(&mut lock)?;
+    running.service.accept(&bound)?;
+    if let Some((mut predecessor, _)) = before.take() {
+        predecessor.tell_serving()?;
+        daemon.follow(predecessor);
+    }
+    let watching = watch(&daemon);
+    on_serving(&Serving { address, socket, state: shared.health(), is_locked: shared.is_locked(), notes });
+    let ours = Ours { lock, bound, args: options.successor_args, is_detached: options.is_detached };
+    let _names = running.until_end(ours, config.daemon.upgrade_grace).await?;
+    tracing::info!("stopping");
+    running.stop(config.daemon.shutdown_grace).await;
+    watching.iter().for_each(JoinHandle::abort);
     daemon.tell_warnings();
     shared.notifier.finish(LAST_WORDS);
-    drop(bound.names);
+    running.finish_answers().await;
     Ok(())
+}
+
+/// What a daemon does without being asked.
+fn watch(daemon: &Arc<Daemon>) -> [JoinHandle<()>; 3] {
+    [
+        tokio::spawn(watch_for_changes(daemon.clone())),
+        tokio::spawn(runs::watch(daemon.clone())),
+        tokio::spawn(tell_warnings(daemon.clone())),
+    ]
 }
 
 /// The address that callers on this machine use: one that stands for all of them cannot be called.
@@ -253,95 +303,11 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, bound.port())
 }
 
-/// The data listeners at work.
-struct Service {
-    shared: Arc<Shared>,
-    proxy: Arc<HttpProxy<Gateway>>,
-    stop_accepting: watch::Sender<bool>,
-    accepting: [JoinHandle<()>; 2],
-}
-
-impl Service {
-    fn start(shared: Arc<Shared>, listeners: [Listener; 2], threads: usize, limits: &Limits) -> Self {
-        let conf = Arc::new(ServerConf {
-            threads,
-            upstream_keepalive_pool_size: POOL_SIZE,
-            // One more attempt where it is safe: after a connection that was never made, or for a method that
-            // is idempotent. The engine does not send a POST again, and nothing here makes it.
-            max_retries: 2,
-            ..ServerConf::default()
-        });
-        let proxy = Arc::new(http_proxy(&conf, Gateway { shared: shared.clone() }));
-        let (stop_accepting, shutdown) = watch::channel(false);
-        let acceptor = Arc::new(Acceptor {
-            proxy: proxy.clone(),
-            shared: shared.clone(),
-            shutdown,
-            connections: Arc::new(Semaphore::new(limits.connections)),
-            header_bytes_max: limits.header_bytes,
-        });
-        let accepting = listeners.map(|listener| tokio::spawn(acceptor.clone().run(listener)));
-        Self { shared, proxy, stop_accepting, accepting }
-    }
-
-    /// Accepts nothing more, lets running requests end, and returns when they have or `grace` is over.
-    async fn stop(self, grace: Duration) {
-        self.shared.is_draining.store(true, Ordering::Relaxed);
-        // The receivers live as long as the accept loops, so there is somebody to hear it.
-        let _ = self.stop_accepting.send(true);
-        for accepting in self.accepting {
-            // An accept loop that panicked accepts no more, which is what is wanted here.
-            let _ = accepting.await;
-        }
-        self.proxy.http_cleanup().await;
-        let deadline = Instant::now() + grace;
-        while self.shared.in_flight.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-}
-
 /// Reads the machine's certificates the way the engine will, which panics where this returns an error.
 fn check_certificates() -> Result<(), ServeError> {
     let mut store = RootCertStore::empty();
     let read = load_platform_certs_incl_env_into_store(&mut store);
     read.map_err(|error| ServeError::Certificates { reason: error.to_string() })
-}
-
-/// The signals that the daemon obeys from when this is made; without it they would end the process at once.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self, ServeError> {
-        let on = |kind| signal(kind).map_err(|source| ServeError::Io { doing: "listen for signals", source });
-        Ok(Self {
-            terminate: on(SignalKind::terminate())?,
-            interrupt: on(SignalKind::interrupt())?,
-            hang_up: on(SignalKind::hangup())?,
-        })
-    }
-
-    /// SIGTERM, SIGINT or a command ends the daemon; SIGHUP makes it read everything again.
-    async fn wait_for_stop(&mut self, daemon: &Arc<Daemon>, stop: &Notify) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                () = stop.notified() => return,
-                _ = self.hang_up.recv() => {}
-            }
-            let daemon = daemon.clone();
-            match tokio::task::spawn_blocking(move || daemon.reload()).await {
-                Ok(Ok(notes)) => notes.iter().for_each(|note| tracing::warn!("{note}")),
-                Ok(Err(error)) => tracing::error!(%error, "what cannot be read stays as it was"),
-                Err(_) => {}
-            }
-        }
-    }
 }
 
 async fn watch_for_changes(daemon: Arc<Daemon>) {
@@ -373,73 +339,6 @@ async fn tell_warnings(daemon: Arc<Daemon>) {
     }
 }
 
-async fn serve_control(listener: UnixListener, daemon: Arc<Daemon>, stop: Arc<Notify>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(answer_control(stream, daemon.clone(), stop.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a control connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn answer_control(mut stream: UnixStream, daemon: Arc<Daemon>, stop: Arc<Notify>) {
-    let own_uid = rustix::process::geteuid().as_raw();
-    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own_uid) {
-        return;
-    }
-    let mut line = Zeroizing::new(String::new());
-    let (reader, mut writer) = stream.split();
-    let mut reader = BufReader::new(reader.take(COMMAND_BYTES_MAX));
-    let read = tokio::time::timeout(COMMAND_PATIENCE, reader.read_line(&mut line)).await;
-    if !matches!(read, Ok(Ok(count)) if count > 0) {
-        return;
-    }
-    let command = serde_json::from_str::<Command>(&line);
-    let is_stop = matches!(command, Ok(Command::Stop));
-    let reply = match command {
-        Ok(command) => tokio::task::spawn_blocking(move || execute(&daemon, command)).await,
-        Err(_) => Ok(Reply::Failed {
-            code: "not_understood".to_owned(),
-            message: "the command is not understood; it may be of another version".to_owned(),
-            hint: Some("tokfence restart".to_owned()),
-        }),
-    };
-    if let Ok(Ok(mut text)) = reply.map(|reply| serde_json::to_vec(&reply)) {
-        text.push(b'\n');
-        // A caller that is gone does not need its answer.
-        let _ = writer.write_all(&text).await;
-    }
-    if is_stop {
-        stop.notify_one();
-    }
-}
-
-fn execute(daemon: &Daemon, command: Command) -> Reply {
-    let done = |result: Result<Vec<String>, DaemonError>| match result {
-        Ok(notes) => Reply::Done { notes },
-        Err(error) => error.into(),
-    };
-    match command {
-        Command::Status => Reply::Status(Box::new(daemon.status())),
-        Command::Reload => done(daemon.reload()),
-        Command::Flush => done(daemon.flush().map(|()| Vec::new())),
-        Command::Lock { lets_finish } => {
-            daemon.lock(lets_finish);
-            done(Ok(Vec::new()))
-        }
-        Command::Unlock { with } => done(daemon.unlock(with).map(|()| Vec::new())),
-        Command::Rates => Reply::Rates(daemon.rates()),
-        Command::Kill { reason } => done(daemon.kill(&reason).map(|()| Vec::new())),
-        // What ends the daemon is done when the answer has been written.
-        Command::Stop => done(Ok(Vec::new())),
-    }
-}
-
 /// Takes the lock, or finds a daemon that keeps it. A command that only looks whether there is one holds it for an
 /// instant.
 fn locks(file: &File) -> bool {
@@ -455,21 +354,23 @@ fn locks(file: &File) -> bool {
 
 /// Takes the lock of the home, which lasts as long as the file is open: however a daemon ends, it is free then.
 fn claim_home(home: &Home) -> Result<File, ServeError> {
-    let failed = |source| ServeError::Io { doing: "open the lock file", source };
     let mut file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(home.lock())
-        .map_err(failed)?;
+        .map_err(lock_failed)?;
     if !locks(&file) {
         let mut pid = String::new();
         // What is in there only makes the message better.
         let _ = file.read_to_string(&mut pid);
         return Err(ServeError::AlreadyRunning { home: home.dir().to_owned(), pid: pid.trim().to_owned() });
     }
-    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    write_pid(&mut file)?;
     Ok(file)
+}
+
+pub(super) fn lock_failed(source: io::Error) -> ServeError {
+    ServeError::Io { doing: "open the lock file", source }
 }

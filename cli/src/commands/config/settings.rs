@@ -60,7 +60,7 @@ pub(super) fn settings(config: &Config, document: &DocumentMut) -> Vec<Setting> 
     all
 }
 
-fn general(config: &Config) -> [(&'static str, &'static str, Value); 25] {
+fn general(config: &Config) -> [(&'static str, &'static str, Value); 26] {
     let Config { daemon, security, limits, logging, budget, notifications, .. } = config;
     let timezone = budget.timezone.iana_name().unwrap_or("UTC");
     [
@@ -71,6 +71,7 @@ fn general(config: &Config) -> [(&'static str, &'static str, Value); 25] {
         ("daemon", "allowed_hosts", json!(daemon.allowed_hosts)),
         ("daemon", "allowed_origins", json!(daemon.allowed_origins)),
         ("daemon", "shutdown_grace", time(daemon.shutdown_grace)),
+        ("daemon", "upgrade_grace", time(daemon.upgrade_grace)),
         ("daemon", "threads", json!(daemon.threads)),
         ("security", "require_capability", json!(security.require_capability)),
         ("security", "scan_responses", json!(security.scan_responses.as_str())),

@@ -78,8 +78,7 @@ impl Stage {
             output: Output { is_quiet: true, is_json: false, color: app.output.color },
         };
         let vault = make_vault(&app, key)?;
-        let options =
-            ServeOptions { home: app.home.clone(), config_path: app.config_path.clone(), vault: Some(vault) };
+        let options = ServeOptions::new(app.home.clone(), app.config_path.clone(), Some(vault));
         let (tell, told) = mpsc::channel();
         let server = std::thread::spawn(move || {
             // The receiver waits below; if it gave up, nobody wants to know the address any more.

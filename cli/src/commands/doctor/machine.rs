@@ -206,6 +206,7 @@ mod tests {
 
     fn status() -> DaemonStatus {
         DaemonStatus {
+            predecessor: None,
             pid: 7,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: "127.0.0.1:9471".to_owned(),

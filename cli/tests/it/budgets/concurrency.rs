@@ -85,6 +85,19 @@ fn two_processes_do_not_pass_a_budget_together() {
     check_storms(&[&first, &second], 5);
 }
 
+/// A daemon and its successors, one after the other, each with what it has borrowed.
+#[test]
+fn upgrades_in_the_middle_do_not_pass_a_budget() {
+    let gateway = gateway("strict");
+    std::thread::scope(|scope| {
+        let storms = scope.spawn(|| check_storms(&[&gateway], 6));
+        while !storms.is_finished() {
+            gateway.run(["upgrade"]).expect(0);
+        }
+        storms.join().unwrap();
+    });
+}
+
 #[test]
 fn a_budget_of_nothing_allows_nothing() {
     let gateway = gateway("rolling");
