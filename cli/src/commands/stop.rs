@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use gateway::control::{Command, DaemonStatus, RiskStatus};
 use serde_json::{Value, json};
+use storage::AuditAction;
 
 use crate::app::App;
 use crate::commands::kill::TakenBack;
@@ -38,6 +39,7 @@ fn stop_quietly(app: &App) -> Result<(), Failure> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+    app.record(AuditAction::Stop, "gateway", json!({ "before": status.state, "after": "stopped" }));
     Ok(())
 }
 
@@ -73,6 +75,7 @@ impl Lock {
     /// Makes the daemon forget the keys.
     pub(crate) fn run(self, app: &App) -> Result<(), Failure> {
         app.ask(&Command::Lock { lets_finish: self.let_finish })?;
+        app.record(AuditAction::Lock, "gateway", json!({ "after": "locked", "let_finish": self.let_finish }));
         app.output.done(&json!({ "state": "locked" }), || "locked".to_owned());
         Ok(())
     }

@@ -13,7 +13,7 @@ use pingora::apps::HttpServerApp;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use pingora::tls::{RootCertStore, load_platform_certs_incl_env_into_store};
-use storage::{Store, Writer, WriterConfig};
+use storage::{Actor, Store, Writer, WriterConfig};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -165,7 +165,7 @@ pub fn serve(options: ServeOptions, on_serving: impl FnOnce(&Serving)) -> Result
     make_private_dir(&options.home.control_dir())?;
     let _instance = claim_home(&options.home)?;
     let config = Config::load(&options.config_path, options.home.dir())?;
-    let store = Store::open(&config.logging.db_path)?;
+    let store = Store::open(&config.logging.db_path)?.acting_as(Actor::new("daemon"));
     let retention = config.logging.retention_days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
     let writer_config = WriterConfig { retention, ..WriterConfig::default() };
     let (ledger, writer) = Writer::start(&config.logging.db_path, writer_config)?;
