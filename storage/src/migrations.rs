@@ -15,7 +15,7 @@ const STEPS: [&str; 8] = [
     include_str!("../migrations/0005_risk.sql"),
     include_str!("../migrations/0006_sums.sql"),
     include_str!("../migrations/0007_watch.sql"),
-    include_str!("../migrations/0008_audit.sql"),
+    include_str!("../migrations/0009_audit.sql"),
 ];
 
 /// The version of the schema this program works with.

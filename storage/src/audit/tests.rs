@@ -300,7 +300,7 @@ fn retention_leaves_it_alone() {
 
 #[test]
 fn a_head_is_read_as_it_is_written_and_nothing_else_is_one() {
-    let head = AuditHead { seq: 12, hash: std::array::from_fn(|index| index as u8 * 7) };
+    let head = AuditHead { seq: 12, hash: std::array::from_fn(|index| u8::try_from(index).unwrap() * 7) };
     assert_eq!(head.to_string().parse(), Ok(head));
     let digits = "ab".repeat(32);
     for text in [
