@@ -8,7 +8,8 @@ use gateway::Home;
 use gateway::config::Config;
 use gateway::control::{self, Command, ControlError, DaemonStatus, Reply};
 use policy::{AgentName, CapabilityId, InvalidSubject, ProviderId, Subject, TimestampUs};
-use storage::Store;
+use serde_json::Value;
+use storage::{Actor, AuditAction, AuditNote, Store};
 
 use crate::failure::{Exit, Failure, from_reply};
 use crate::output::{Color, Output};
@@ -40,10 +41,12 @@ pub(crate) struct App {
     pub(crate) home: Home,
     pub(crate) config_path: PathBuf,
     pub(crate) output: Output,
+    /// The name of the command that runs, for the audit log.
+    pub(crate) command: String,
 }
 
 impl App {
-    pub(crate) fn new(global: &Global) -> Self {
+    pub(crate) fn new(global: &Global, command: String) -> Self {
         let user_home = || std::env::home_dir().unwrap_or_else(|| PathBuf::from("/")).join(".tokfence");
         let dir = global.home.clone().unwrap_or_else(user_home);
         let home = Home::new(std::path::absolute(&dir).unwrap_or(dir));
@@ -51,6 +54,7 @@ impl App {
             config_path: global.config.clone().unwrap_or_else(|| home.config()),
             home,
             output: Output { is_json: global.json, is_quiet: global.quiet, color: global.color },
+            command,
         }
     }
 
@@ -62,7 +66,27 @@ impl App {
     /// The database, which need not exist yet.
     pub(crate) fn store(&self) -> Result<Store, Failure> {
         self.home.prepare()?;
-        Ok(Store::open(&self.config()?.logging.db_path)?)
+        Ok(Store::open(&self.config()?.logging.db_path)?.acting_as(self.actor()))
+    }
+
+    /// Writes a change into the audit log that is in no table, once it is done. Where that fails the change stands all
+    /// the same, and the owner is told; without a database there is no such log.
+    pub(crate) fn record(&self, action: AuditAction, subject: impl ToString, detail: Value) {
+        if let Err(failure) = self.try_record(&AuditNote::new(action, subject, detail)) {
+            self.output.warn(&format!("the audit log does not tell of this: {}", failure.message));
+        }
+    }
+
+    /// As [`App::record`], for whoever tells of a failure in another way.
+    pub(crate) fn try_record(&self, note: &AuditNote) -> Result<(), Failure> {
+        match Store::open_existing(&self.config()?.logging.db_path) {
+            Err(storage::Error::NotFound { .. }) => Ok(()),
+            store => Ok(store?.acting_as(self.actor()).record(note, now_us())?),
+        }
+    }
+
+    fn actor(&self) -> Actor {
+        Actor::new(self.command.as_str())
     }
 
     /// Asks the daemon.

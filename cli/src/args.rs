@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
 use crate::app::Global;
 use crate::commands::Command;
@@ -16,4 +16,24 @@ pub(crate) struct Args {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// What was typed, and the name of its command without anything that was typed behind it: `agent revoke`.
+    pub(crate) fn read() -> Result<(Self, String), clap::Error> {
+        let mut parser = Self::command();
+        let matches = parser.try_get_matches_from_mut(std::env::args_os())?;
+        let args = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut parser))?;
+        Ok((args, words(&matches).join(" ")))
+    }
+}
+
+fn words(matches: &ArgMatches) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut next = matches.subcommand();
+    while let Some((word, inner)) = next {
+        words.push(word);
+        next = inner.subcommand();
+    }
+    words
 }

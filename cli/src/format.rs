@@ -24,7 +24,7 @@ pub(crate) struct Columns {
 }
 
 impl Column {
-    fn header(self) -> &'static str {
+    pub(crate) fn header(self) -> &'static str {
         match self {
             Self::Left(header) | Self::Right(header) => header,
         }

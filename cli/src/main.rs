@@ -16,19 +16,17 @@ mod commands;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::app::App;
 use crate::args::Args;
 use crate::failure::Failure;
 use crate::output::{Color, Output};
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
+    let (args, command) = match Args::read() {
+        Ok(read) => read,
         Err(error) => return usage_error(&error),
     };
-    let app = App::new(&args.global);
+    let app = App::new(&args.global, command);
     match commands::dispatch(&app, args.command) {
         Ok(code) => code,
         Err(failure) => app.output.failure(&failure),

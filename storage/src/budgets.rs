@@ -2,8 +2,10 @@
 
 use jiff::tz::TimeZone;
 use policy::{Allowance, Amount, Budget, Period, Subject, TimestampUs, Unit};
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::json;
 
+use crate::audit::{Act, AuditAction, AuditNote};
 use crate::error::{Doing, Error};
 use crate::query::Conditions;
 use crate::row::parsed;
@@ -68,15 +70,20 @@ impl Store {
     ) -> Result<BudgetSet, Error> {
         let doing = "set a budget";
         let now = self.effective_now(wall_now)?;
-        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        let former = former_limit(&write, subject, period, limit.unit).doing(doing)?;
+        let act = self.act(doing)?;
+        let former = former_limit(&act, subject, period, limit.unit).doing(doing)?;
+        if former == Some(limit) {
+            return Ok(BudgetSet { former, counted: 0 });
+        }
         let counted = match former {
-            Some(_) => update_limit(&write, subject, period, limit).map(|()| 0),
-            None => insert(&write, subject, &Allowance { limit, period }, now)
-                .and_then(|id| count_spent(&write, id, subject, period, limit.unit, now, zone)),
+            Some(_) => update_limit(&act, subject, period, limit).map(|()| 0),
+            None => insert(&act, subject, &Allowance { limit, period }, now)
+                .and_then(|id| count_spent(&act, id, subject, period, limit.unit, now, zone)),
         };
         let counted = counted.doing(doing)?;
-        write.commit().doing(doing)?;
+        let before = former.map(|former| former.to_string());
+        let detail = json!({ "period": period.to_string(), "before": before, "after": limit.to_string() });
+        act.record(&AuditNote::new(AuditAction::BudgetSet, subject, detail), wall_now)?;
         Ok(BudgetSet { former, counted })
     }
 
@@ -84,14 +91,28 @@ impl Store {
     ///
     /// # Errors
     /// SQLite's failure; nothing is removed then.
-    pub fn clear_budgets(&mut self, subject: &Subject, period: Option<Period>) -> Result<Vec<Budget>, Error> {
+    pub fn clear_budgets(
+        &mut self,
+        subject: &Subject,
+        period: Option<Period>,
+        now: TimestampUs,
+    ) -> Result<Vec<Budget>, Error> {
         let doing = "clear budgets";
         let sql = "DELETE FROM budgets WHERE subject_kind = ?1 AND subject_name = ?2 AND (?3 IS NULL OR period = ?3)
                    RETURNING *";
         let wanted = params![subject.kind(), subject.name(), period.map(|period| period.to_string())];
-        let mut statement = self.conn.prepare_cached(sql).doing(doing)?;
-        let rows = statement.query_map(wanted, budget).doing(doing)?;
-        rows.collect::<rusqlite::Result<_>>().doing(doing)
+        let act = self.act(doing)?;
+        let removed = act.prepare(sql).and_then(|mut statement| {
+            let rows = statement.query_map(wanted, budget)?;
+            rows.collect::<rusqlite::Result<Vec<Budget>>>()
+        });
+        let removed = removed.doing(doing)?;
+        if !removed.is_empty() {
+            let before = removed.iter().map(|budget| format!("{}/{}", budget.limit, budget.period));
+            let detail = json!({ "before": before.collect::<Vec<_>>(), "after": null });
+            act.record(&AuditNote::new(AuditAction::BudgetClear, subject, detail), now)?;
+        }
+        Ok(removed)
     }
 
     /// How every budget stands, in the order in which they were set; those of capabilities only until these are revoked.
@@ -115,10 +136,12 @@ impl Store {
     /// SQLite's failure; nothing is changed then.
     pub fn accept_clock(&mut self, wall_now: TimestampUs) -> Result<(), Error> {
         let doing = "accept the clock";
-        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        write.execute("UPDATE clock SET high_water_us = ?1", [wall_now]).doing(doing)?;
-        write.execute("DELETE FROM budget_spend WHERE bucket_start_us > ?1", [wall_now]).doing(doing)?;
-        write.commit().doing(doing)
+        let act = self.act(doing)?;
+        let before = crate::leases::high_water(&act).doing(doing)?;
+        act.execute("UPDATE clock SET high_water_us = ?1", [wall_now]).doing(doing)?;
+        act.execute("DELETE FROM budget_spend WHERE bucket_start_us > ?1", [wall_now]).doing(doing)?;
+        let detail = json!({ "before": before, "after": wall_now });
+        act.record(&AuditNote::new(AuditAction::ClockAccept, "clock", detail), wall_now)
     }
 
     /// The present instant, which is never before one that was seen earlier.
@@ -144,17 +167,17 @@ fn former_limit(
     conn.query_row(sql, key, amount).optional()
 }
 
-fn update_limit(conn: &Connection, subject: &Subject, period: Period, limit: Amount) -> rusqlite::Result<()> {
+fn update_limit(act: &Act<'_>, subject: &Subject, period: Period, limit: Amount) -> rusqlite::Result<()> {
     let sql = "UPDATE budgets SET limit_amount = ?5
                WHERE subject_kind = ?1 AND subject_name = ?2 AND period = ?3 AND unit = ?4";
     let (period, unit) = (period.to_string(), limit.unit.as_str());
-    conn.execute(sql, params![subject.kind(), subject.name(), period, unit, limit.number])?;
+    act.execute(sql, params![subject.kind(), subject.name(), period, unit, limit.number])?;
     Ok(())
 }
 
 /// Makes a budget of which nothing is spent, and answers its number.
 pub(crate) fn insert(
-    conn: &Connection,
+    act: &Act<'_>,
     subject: &Subject,
     Allowance { limit, period }: &Allowance,
     now: TimestampUs,
@@ -162,13 +185,13 @@ pub(crate) fn insert(
     let sql = "INSERT INTO budgets (subject_kind, subject_name, period, unit, limit_amount, created_at_us)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let (text, unit) = (period.to_string(), limit.unit.as_str());
-    conn.execute(sql, params![subject.kind(), subject.name(), text, unit, limit.number, now])?;
-    Ok(conn.last_insert_rowid())
+    act.execute(sql, params![subject.kind(), subject.name(), text, unit, limit.number, now])?;
+    Ok(act.last_insert_rowid())
 }
 
 /// Charges a new budget with what the log says was spent in its present period.
 fn count_spent(
-    conn: &Connection,
+    act: &Act<'_>,
     id: i64,
     subject: &Subject,
     period: Period,
@@ -197,7 +220,7 @@ fn count_spent(
             "capability_id = ?2"
         }
     };
-    let first_seq = sums::first_seq(conn, &wanted)?;
+    let first_seq = sums::first_seq(act, &wanted)?;
     let slice = match period {
         Period::Rolling { .. } => window.bucket_end.map_or(1, |end| end - window.bucket),
         // One bucket for all: no instant is further from the start than this.
@@ -210,7 +233,7 @@ fn count_spent(
          GROUP BY bucket
          RETURNING spent_amount"
     );
-    let mut statement = conn.prepare(&sql)?;
+    let mut statement = act.prepare(&sql)?;
     let values = params![id, subject.name(), window.from, slice, first_seq];
     let rows = statement.query_map(values, |row| row.get::<_, i64>(0))?;
     rows.sum()

@@ -5,10 +5,12 @@ use std::str::FromStr;
 
 use policy::{
     AgentName, Canary, CanaryId, CanaryKind, CanaryName, CanaryValue, CapabilityId, DecoyShape, Holder,
-    TimestampUs,
+    Subject, TimestampUs,
 };
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::json;
 
+use crate::audit::{Act, AuditAction, AuditNote};
 use crate::error::{Doing, Error};
 use crate::row::{parsed, parsed_opt};
 use crate::store::Store;
@@ -86,14 +88,20 @@ impl Store {
         if let Some(holder) = &new.holder {
             self.require_agent(&holder.agent)?;
         }
-        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let act = self.act(doing)?;
         let sql = "SELECT 1 FROM canaries WHERE name = ?1 AND removed_at_us IS NULL";
-        let taken = write.query_row(sql, [new.name.as_str()], |_| Ok(())).optional().doing(doing)?;
+        let taken = act.query_row(sql, [new.name.as_str()], |_| Ok(())).optional().doing(doing)?;
         if taken.is_some() {
             return Err(Error::CanaryExists { name: new.name.clone() });
         }
-        let id = insert(&write, new, now).doing(doing)?;
-        write.commit().doing(doing)?;
+        let id = insert(&act, new, now).doing(doing)?;
+        let detail = json!({
+            "kind": new.kind.as_str(),
+            "like": new.shape.map(DecoyShape::as_str),
+            "agent": new.holder.as_ref().map(|holder| holder.agent.as_str()),
+            "capability": new.holder.as_ref().and_then(|holder| holder.capability).map(|id| id.to_string()),
+        });
+        act.record(&AuditNote::new(AuditAction::CanaryAdd, about(new.name.as_str()), detail), now)?;
         Ok(id)
     }
 
@@ -121,8 +129,15 @@ impl Store {
     /// # Errors
     /// SQLite's failure; nothing has changed then.
     pub fn remove_canary(&mut self, id: CanaryId, now: TimestampUs) -> Result<bool, Error> {
-        let sql = "UPDATE canaries SET removed_at_us = ?2 WHERE id = ?1 AND removed_at_us IS NULL";
-        Ok(self.conn.execute(sql, params![id.0, now]).doing("remove a canary")? > 0)
+        let doing = "remove a canary";
+        let act = self.act(doing)?;
+        let sql =
+            "UPDATE canaries SET removed_at_us = ?2 WHERE id = ?1 AND removed_at_us IS NULL RETURNING name";
+        let removed = act.query_row(sql, params![id.0, now], |row| row.get::<_, String>(0)).optional();
+        let Some(name) = removed.doing(doing)? else { return Ok(false) };
+        let note = AuditNote::new(AuditAction::CanaryRemove, about(&name), json!({}));
+        act.record(&note, now)?;
+        Ok(true)
     }
 
     /// Remembers lines that are about to be planted, so that a crash leaves none that nobody knows of.
@@ -137,21 +152,27 @@ impl Store {
         manner: PlantManner,
         now: TimestampUs,
     ) -> Result<PlantId, Error> {
+        let doing = "remember what is planted";
+        let act = self.act(doing)?;
         let sql = "INSERT INTO canary_plants (canary_id, path, lines, manner, planted_at_us)
                    VALUES (?1, ?2, ?3, ?4, ?5)";
-        let row = params![canary.0, path, lines, manner.as_str(), now];
-        self.conn.execute(sql, row).doing("remember what is planted")?;
-        Ok(PlantId(self.conn.last_insert_rowid()))
+        act.execute(sql, params![canary.0, path, lines, manner.as_str(), now]).doing(doing)?;
+        let plant = PlantId(act.last_insert_rowid());
+        let note = planted(&act, AuditAction::CanaryPlant, plant).doing(doing)?;
+        act.record_all(note.as_slice(), now)?;
+        Ok(plant)
     }
 
     /// Forgets lines that are not in their file any more.
     ///
     /// # Errors
     /// SQLite's failure; they are remembered then.
-    pub fn forget_plant(&mut self, id: PlantId) -> Result<(), Error> {
-        let sql = "DELETE FROM canary_plants WHERE id = ?1";
-        self.conn.execute(sql, [id.0]).doing("forget what was planted")?;
-        Ok(())
+    pub fn forget_plant(&mut self, id: PlantId, now: TimestampUs) -> Result<(), Error> {
+        let doing = "forget what was planted";
+        let act = self.act(doing)?;
+        let note = planted(&act, AuditAction::CanaryUnplant, id).doing(doing)?;
+        act.execute("DELETE FROM canary_plants WHERE id = ?1", [id.0]).doing(doing)?;
+        act.record_all(note.as_slice(), now)
     }
 
     /// Ends a run: revokes its capability for good and removes the canaries that only it could see. Answers whether the
@@ -161,11 +182,14 @@ impl Store {
     /// As [`Store::revoke_capability`]; nothing has changed then.
     pub fn end_run(&mut self, id: CapabilityId, reason: &str, now: TimestampUs) -> Result<bool, Error> {
         let doing = "end a run";
-        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        let was_in_force = crate::capabilities::revoke(&write, id, reason, now)?;
+        let act = self.act(doing)?;
+        let was_in_force = crate::capabilities::revoke(&act, id, reason, now)?;
         let sql = "UPDATE canaries SET removed_at_us = ?2 WHERE capability_id = ?1 AND removed_at_us IS NULL";
-        write.execute(sql, params![id.as_str(), now]).doing(doing)?;
-        write.commit().doing(doing)?;
+        let removed = act.execute(sql, params![id.as_str(), now]).doing(doing)?;
+        if was_in_force || removed > 0 {
+            let detail = json!({ "reason": reason });
+            act.record(&AuditNote::new(AuditAction::RunEnd, Subject::Capability(id), detail), now)?;
+        }
         Ok(was_in_force)
     }
 }
@@ -175,13 +199,29 @@ pub(crate) fn all(conn: &Connection) -> rusqlite::Result<Vec<Canary>> {
     conn.prepare_cached(IN_FORCE)?.query_map([], from_row)?.collect()
 }
 
-fn insert(write: &Transaction<'_>, new: &NewCanary, now: TimestampUs) -> rusqlite::Result<CanaryId> {
+/// What a canary is called in the audit log.
+fn about(name: &str) -> String {
+    format!("canary:{name}")
+}
+
+/// What is written down of lines in a file; `None` where nobody knows of them.
+fn planted(act: &Act<'_>, action: AuditAction, plant: PlantId) -> rusqlite::Result<Option<AuditNote>> {
+    let sql = "SELECT name, path, manner FROM canary_plants JOIN canaries ON canaries.id = canary_id
+               WHERE canary_plants.id = ?1";
+    let note = act.query_row(sql, [plant.0], |row| {
+        let (name, path, manner): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(AuditNote::new(action, about(&name), json!({ "path": path, "manner": manner })))
+    });
+    note.optional()
+}
+
+fn insert(act: &Act<'_>, new: &NewCanary, now: TimestampUs) -> rusqlite::Result<CanaryId> {
     let (text, hash) = match &new.value {
         CanaryValue::Text(text) => (Some(&**text), None),
         CanaryValue::Hash(hash) => (None, Some(hash)),
     };
     let holder = new.holder.as_ref();
-    write.execute(
+    act.execute(
         "INSERT INTO canaries (name, kind, shape, value, value_hash, agent, capability_id, created_at_us)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         params![
@@ -195,7 +235,7 @@ fn insert(write: &Transaction<'_>, new: &NewCanary, now: TimestampUs) -> rusqlit
             now,
         ],
     )?;
-    Ok(CanaryId(write.last_insert_rowid()))
+    Ok(CanaryId(act.last_insert_rowid()))
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Canary> {

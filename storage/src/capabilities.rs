@@ -1,8 +1,10 @@
 //! Capabilities as rows: minted, revoked, listed.
 
 use policy::{AgentName, Allowance, Capability, CapabilityId, Map, RateLimit, Scope, Subject, TimestampUs};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::{Value, json};
 
+use crate::audit::{Act, AuditAction, AuditNote};
 use crate::error::{Doing, Error};
 use crate::row::{parsed, parsed_opt, unreadable};
 use crate::store::Store;
@@ -78,12 +80,24 @@ impl Store {
     /// [`Error::CapabilityExists`], [`Error::ExpiresTooEarly`], [`Error::AgentRevoked`], for a parent
     /// [`Error::NoSuchCapability`] or [`Error::CapabilityEnded`], or SQLite's failure; nothing is stored then.
     pub fn mint(&mut self, new: &NewCapability, now: TimestampUs) -> Result<(), Error> {
+        self.mint_as(AuditAction::AgentMint, new, now)
+    }
+
+    /// The same for a run, at whose end [`Store::end_run`] is called.
+    ///
+    /// # Errors
+    /// As [`Store::mint`].
+    pub fn begin_run(&mut self, new: &NewCapability, now: TimestampUs) -> Result<(), Error> {
+        self.mint_as(AuditAction::RunBegin, new, now)
+    }
+
+    fn mint_as(&mut self, action: AuditAction, new: &NewCapability, now: TimestampUs) -> Result<(), Error> {
         let doing = "mint a capability";
         if new.expires_at.is_some_and(|end| end <= now) {
             return Err(Error::ExpiresTooEarly { id: new.id });
         }
-        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        let taken = write
+        let act = self.act(doing)?;
+        let taken = act
             .query_row(
                 "SELECT 1 FROM capabilities WHERE id = ?1 OR secret_hash = ?2",
                 params![new.id.as_str(), new.secret_hash],
@@ -94,15 +108,17 @@ impl Store {
         if taken.is_some() {
             return Err(Error::CapabilityExists { id: new.id });
         }
-        if rules::revoked_agents(&write).doing(doing)?.contains_key(&new.agent) {
+        if rules::revoked_agents(&act).doing(doing)?.contains_key(&new.agent) {
             return Err(Error::AgentRevoked { name: new.agent.clone() });
         }
         if let Some(parent) = new.parent {
-            require_in_force(&write, parent, now, doing)?;
-            prune(&write, now).doing(doing)?;
+            require_in_force(&act, parent, now, doing)?;
+            prune(&act, now).doing(doing)?;
+            insert(&act, new, now).doing(doing)?;
+            return act.keep_of_agent();
         }
-        insert(&write, new, now).doing(doing)?;
-        write.commit().doing(doing)
+        insert(&act, new, now).doing(doing)?;
+        act.record(&minted(action, new), now)
     }
 
     /// Revokes one capability for good. Answers whether it still was in force; one that had been revoked before
@@ -117,9 +133,12 @@ impl Store {
         now: TimestampUs,
     ) -> Result<bool, Error> {
         let doing = "revoke a capability";
-        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        let was_in_force = revoke(&write, id, reason, now)?;
-        write.commit().doing(doing)?;
+        let act = self.act(doing)?;
+        let was_in_force = revoke(&act, id, reason, now)?;
+        if was_in_force {
+            let detail = json!({ "before": "in force", "after": "revoked", "reason": reason });
+            act.record(&AuditNote::new(AuditAction::CapabilityRevoke, Subject::Capability(id), detail), now)?;
+        }
         Ok(was_in_force)
     }
 
@@ -135,17 +154,18 @@ impl Store {
         now: TimestampUs,
     ) -> Result<usize, Error> {
         let doing = "rotate a capability";
-        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        require_in_force(&write, id, now, doing)?;
+        let act = self.act(doing)?;
+        require_in_force(&act, id, now, doing)?;
         let sql = "UPDATE capabilities SET secret_hash = ?2 WHERE id = ?1";
-        write.execute(sql, params![id.as_str(), secret_hash]).doing(doing)?;
+        act.execute(sql, params![id.as_str(), secret_hash]).doing(doing)?;
         let sql = "WITH RECURSIVE made (id) AS (
                        SELECT id FROM capabilities WHERE parent_id = ?1
                        UNION SELECT capabilities.id FROM capabilities JOIN made ON parent_id = made.id)
                    UPDATE capabilities SET revoked_at_us = ?2, revoke_reason = 'its parent was rotated'
                    WHERE id IN (SELECT id FROM made) AND revoked_at_us IS NULL";
-        let revoked = write.execute(sql, params![id.as_str(), now]).doing(doing)?;
-        write.commit().doing(doing)?;
+        let revoked = act.execute(sql, params![id.as_str(), now]).doing(doing)?;
+        let detail = json!({ "children_revoked": revoked });
+        act.record(&AuditNote::new(AuditAction::CapabilityRotate, Subject::Capability(id), detail), now)?;
         Ok(revoked)
     }
 
@@ -181,32 +201,27 @@ impl Store {
 }
 
 /// Revokes a capability as part of something larger.
-pub(crate) fn revoke(
-    write: &Transaction<'_>,
-    id: CapabilityId,
-    reason: &str,
-    now: TimestampUs,
-) -> Result<bool, Error> {
+pub(crate) fn revoke(act: &Act<'_>, id: CapabilityId, reason: &str, now: TimestampUs) -> Result<bool, Error> {
     let doing = "revoke a capability";
     let known =
-        write.query_row("SELECT 1 FROM capabilities WHERE id = ?1", [id.as_str()], |_| Ok(())).optional();
+        act.query_row("SELECT 1 FROM capabilities WHERE id = ?1", [id.as_str()], |_| Ok(())).optional();
     if known.doing(doing)?.is_none() {
         return Err(Error::NoSuchCapability { id });
     }
     let sql = "UPDATE capabilities SET revoked_at_us = ?2, revoke_reason = ?3
                WHERE id = ?1 AND revoked_at_us IS NULL";
-    Ok(write.execute(sql, params![id.as_str(), now, reason]).doing(doing)? == 1)
+    Ok(act.execute(sql, params![id.as_str(), now, reason]).doing(doing)? == 1)
 }
 
 fn require_in_force(
-    write: &Transaction<'_>,
+    act: &Act<'_>,
     id: CapabilityId,
     now: TimestampUs,
     doing: &'static str,
 ) -> Result<(), Error> {
     let sql =
         format!("WITH RECURSIVE {ENDED} SELECT ?2 IN (SELECT id FROM ended) FROM capabilities WHERE id = ?2");
-    let is_ended = write.query_row(&sql, params![now, id.as_str()], |row| row.get(0)).optional();
+    let is_ended = act.query_row(&sql, params![now, id.as_str()], |row| row.get(0)).optional();
     match is_ended.doing(doing)? {
         None => Err(Error::NoSuchCapability { id }),
         Some(true) => Err(Error::CapabilityEnded { id }),
@@ -216,25 +231,25 @@ fn require_in_force(
 
 /// Forgets children that ended long ago. Their makers are not their owners, and could otherwise fill the database.
 /// Until then whoever holds one is told why it is refused.
-fn prune(write: &Transaction<'_>, now: TimestampUs) -> rusqlite::Result<()> {
+fn prune(act: &Act<'_>, now: TimestampUs) -> rusqlite::Result<()> {
     let sql = "DELETE FROM capabilities
                WHERE parent_id IS NOT NULL AND (revoked_at_us < ?1 OR expires_at_us < ?1)
                  AND NOT EXISTS (SELECT 1 FROM capabilities AS child WHERE child.parent_id = capabilities.id)";
-    if write.execute(sql, [now.saturating_sub(ENDED_CHILD_KEPT_US)])? > 0 {
+    if act.execute(sql, [now.saturating_sub(ENDED_CHILD_KEPT_US)])? > 0 {
         let sql = "DELETE FROM rate_limits WHERE subject_kind = 'capability'
                    AND NOT EXISTS (SELECT 1 FROM capabilities WHERE id = subject_name)";
-        write.execute(sql, [])?;
+        act.execute(sql, [])?;
     }
     Ok(())
 }
 
-fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rusqlite::Result<()> {
-    write.execute(
+fn insert(act: &Act<'_>, new: &NewCapability, now: TimestampUs) -> rusqlite::Result<()> {
+    act.execute(
         "INSERT INTO agents (name, created_at_us, note) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO NOTHING",
         params![new.agent.as_str(), now, new.agent_note],
     )?;
     let scope = &new.scope;
-    write.execute(
+    act.execute(
         "INSERT INTO capabilities (id, secret_hash, agent, parent_id, providers_json, models_json, routes_json,
                                    methods_json, requires_unix_socket, created_at_us, expires_at_us, note)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
@@ -254,8 +269,8 @@ fn insert(write: &Transaction<'_>, new: &NewCapability, now: TimestampUs) -> rus
         ],
     )?;
     let subject = Subject::Capability(new.id);
-    new.budgets.iter().try_for_each(|budget| budgets::insert(write, &subject, budget, now).map(drop))?;
-    rates::put(write, &subject, &new.rate)
+    new.budgets.iter().try_for_each(|budget| budgets::insert(act, &subject, budget, now).map(drop))?;
+    rates::put(act, &subject, &new.rate)
 }
 
 /// Reads every capability, ended ones included.
@@ -282,6 +297,27 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Capability> {
         expires_at: row.get("expires_at_us")?,
         revoked_at: row.get("revoked_at_us")?,
     })
+}
+
+/// What is written down of a new capability. Runs are many, so only what they were given is told of them.
+fn minted(action: AuditAction, new: &NewCapability) -> AuditNote {
+    let scope = &new.scope;
+    let names = |items: Vec<String>| if items.is_empty() { Value::Null } else { items.into() };
+    let parts = [
+        ("capability", new.id.to_string().into()),
+        ("expires_at_us", new.expires_at.into()),
+        ("providers", names(scope.providers.iter().map(ToString::to_string).collect())),
+        ("models", names(scope.models.iter().map(ToString::to_string).collect())),
+        ("routes", names(scope.routes.iter().map(ToString::to_string).collect())),
+        ("methods", names(scope.methods.iter().map(ToString::to_string).collect())),
+        ("requires_unix_socket", if scope.requires_unix_socket { true.into() } else { Value::Null }),
+        ("rate", rates::document(&new.rate)),
+        ("budgets", names(new.budgets.iter().map(|one| format!("{}/{}", one.limit, one.period)).collect())),
+        ("note", new.note.clone().into()),
+    ];
+    let given = parts.into_iter().filter(|(_, value)| !value.is_null());
+    let detail = given.map(|(name, value)| (name.to_owned(), value)).collect();
+    AuditNote::new(action, Subject::Agent(new.agent.clone()), Value::Object(detail))
 }
 
 fn json_list<T: ToString>(items: &[T]) -> String {

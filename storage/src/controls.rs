@@ -3,9 +3,11 @@
 //! Each is a switch of its own, so that lifting one changes no other: after `unkill` what had been revoked before is
 //! still revoked. A switch that is on keeps the date and the reason with which it was turned on.
 
-use policy::{AgentName, ProviderId, Revocation, TimestampUs};
+use policy::{AgentName, ProviderId, Revocation, Subject, TimestampUs};
 use rusqlite::{Params, params};
+use serde_json::json;
 
+use crate::audit::{AuditAction, AuditNote};
 use crate::error::{Doing, Error};
 use crate::rules;
 use crate::store::Store;
@@ -46,15 +48,19 @@ impl Store {
     pub fn kill(&mut self, reason: &str, now: TimestampUs) -> Result<bool, Error> {
         let sql = "INSERT INTO kill_switch (only_row, killed_at_us, reason) VALUES (1, ?1, ?2)
                    ON CONFLICT (only_row) DO NOTHING";
-        self.turn(sql, params![now, reason], "turn the kill switch on")
+        let detail = json!({ "before": "served", "after": "killed", "reason": reason });
+        let note = AuditNote::new(AuditAction::Kill, Subject::Global, detail);
+        self.turn(sql, params![now, reason], &note, now, "turn the kill switch on")
     }
 
     /// Serves again what was served before the kill. Answers whether the switch was on.
     ///
     /// # Errors
     /// SQLite's failure; nothing has changed then.
-    pub fn unkill(&mut self) -> Result<bool, Error> {
-        self.turn("DELETE FROM kill_switch", [], "turn the kill switch off")
+    pub fn unkill(&mut self, now: TimestampUs) -> Result<bool, Error> {
+        let detail = json!({ "before": "killed", "after": "served" });
+        let note = AuditNote::new(AuditAction::Unkill, Subject::Global, detail);
+        self.turn("DELETE FROM kill_switch", [], &note, now, "turn the kill switch off")
     }
 
     /// Serves a provider no more. Answers whether it was served before.
@@ -69,16 +75,20 @@ impl Store {
     ) -> Result<bool, Error> {
         let sql = "INSERT INTO revoked_providers (provider, revoked_at_us, reason) VALUES (?1, ?2, ?3)
                    ON CONFLICT (provider) DO NOTHING";
-        self.turn(sql, params![provider.as_str(), now, reason], "revoke a provider")
+        let detail = json!({ "before": "served", "after": "revoked", "reason": reason });
+        let note = AuditNote::new(AuditAction::ProviderRevoke, provider, detail);
+        self.turn(sql, params![provider.as_str(), now, reason], &note, now, "revoke a provider")
     }
 
     /// Serves a provider again. Answers whether it had been revoked.
     ///
     /// # Errors
     /// SQLite's failure; nothing has changed then.
-    pub fn restore_provider(&mut self, provider: &ProviderId) -> Result<bool, Error> {
+    pub fn restore_provider(&mut self, provider: &ProviderId, now: TimestampUs) -> Result<bool, Error> {
         let sql = "DELETE FROM revoked_providers WHERE provider = ?1";
-        self.turn(sql, [provider.as_str()], "restore a provider")
+        let detail = json!({ "before": "revoked", "after": "served" });
+        let note = AuditNote::new(AuditAction::ProviderRestore, provider, detail);
+        self.turn(sql, [provider.as_str()], &note, now, "restore a provider")
     }
 
     /// Serves an agent no more, whatever its capabilities say. Answers whether it was served before.
@@ -89,7 +99,9 @@ impl Store {
         self.require_agent(name)?;
         let sql = "UPDATE agents SET revoked_at_us = ?2, revoke_reason = ?3
                    WHERE name = ?1 AND revoked_at_us IS NULL";
-        self.turn(sql, params![name.as_str(), now, reason], "revoke an agent")
+        let detail = json!({ "before": "served", "after": "revoked", "reason": reason });
+        let note = AuditNote::new(AuditAction::AgentRevoke, Subject::Agent(name.clone()), detail);
+        self.turn(sql, params![name.as_str(), now, reason], &note, now, "revoke an agent")
     }
 
     /// Serves an agent again, with the capabilities that are still in force by themselves. Answers whether it had
@@ -97,15 +109,29 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NoSuchAgent`], or SQLite's failure; nothing has changed then.
-    pub fn restore_agent(&mut self, name: &AgentName) -> Result<bool, Error> {
+    pub fn restore_agent(&mut self, name: &AgentName, now: TimestampUs) -> Result<bool, Error> {
         self.require_agent(name)?;
         let sql = "UPDATE agents SET revoked_at_us = NULL, revoke_reason = NULL
                    WHERE name = ?1 AND revoked_at_us IS NOT NULL";
-        self.turn(sql, [name.as_str()], "restore an agent")
+        let detail = json!({ "before": "revoked", "after": "served" });
+        let note = AuditNote::new(AuditAction::AgentRestore, Subject::Agent(name.clone()), detail);
+        self.turn(sql, [name.as_str()], &note, now, "restore an agent")
     }
 
     /// Runs the one statement that turns a switch. Answers whether it stood differently before.
-    fn turn(&mut self, sql: &str, params: impl Params, doing: &'static str) -> Result<bool, Error> {
-        Ok(self.conn.execute(sql, params).doing(doing)? > 0)
+    fn turn(
+        &mut self,
+        sql: &str,
+        params: impl Params,
+        note: &AuditNote,
+        now: TimestampUs,
+        doing: &'static str,
+    ) -> Result<bool, Error> {
+        let act = self.act(doing)?;
+        if act.execute(sql, params).doing(doing)? == 0 {
+            return Ok(false);
+        }
+        act.record(note, now)?;
+        Ok(true)
     }
 }

@@ -1,6 +1,6 @@
 //! All SQL of the project: who may ask for what, and what was asked.
 //!
-//! One SQLite file holds the policy rows (agents, capabilities) and the request log. A [`Store`] is one
+//! One SQLite file holds the policy rows (agents, capabilities), the log of their changes, and the request log. A [`Store`] is one
 //! connection: it reads everything and writes policy. The log is written by one thread only, the [`Writer`];
 //! requests talk to it through the [`Ledger`], which never touches the database. The invariant: a request that
 //! holds a [`Reservation`] always has room for its row, so nothing that was billed is missing from the log.
@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod migrations;
 mod store;
+mod audit;
 mod change;
 mod capabilities;
 mod agents;
@@ -36,6 +37,10 @@ mod sums;
 mod watch;
 
 pub use agents::AgentSummary;
+pub use audit::{
+    Actor, AuditAction, AuditFault, AuditFilter, AuditHead, AuditNote, AuditReport, AuditRow, InvalidHead,
+    NotedHead, UnknownAction, anchor_path,
+};
 pub use budgets::{BudgetSet, BudgetStatus};
 pub use canaries::{CanarySummary, NewCanary, Plant, PlantId, PlantManner, UnknownManner};
 pub use capabilities::{CapabilityFilter, CapabilitySummary, NewCapability};

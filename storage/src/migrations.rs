@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::{Doing, Error};
 
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     include_str!("../migrations/0001_policy.sql"),
     include_str!("../migrations/0002_requests.sql"),
     include_str!("../migrations/0003_control.sql"),
@@ -16,6 +16,7 @@ const STEPS: [&str; 8] = [
     include_str!("../migrations/0006_sums.sql"),
     include_str!("../migrations/0007_watch.sql"),
     include_str!("../migrations/0008_spans.sql"),
+    include_str!("../migrations/0009_audit.sql"),
 ];
 
 /// The version of the schema this program works with.
@@ -123,6 +124,7 @@ mod tests {
                     | "watch_starts"
                     | "watch_samples"
                     | "watch_findings"
+                    | "audit"
             ) {
                 continue; // the tables that hold no policy
             }

@@ -1,8 +1,10 @@
 //! Limits on requests and tokens a minute, and on requests at once, as rows.
 
-use policy::{RateLimit, Subject};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use policy::{RateLimit, Subject, TimestampUs};
+use rusqlite::{OptionalExtension, params};
+use serde_json::{Value, json};
 
+use crate::audit::{Act, AuditAction, AuditNote};
 use crate::error::{Doing, Error};
 use crate::rules::{self, rate_limit};
 use crate::store::Store;
@@ -27,32 +29,48 @@ impl Store {
     pub fn change_rate_limit(
         &mut self,
         subject: &Subject,
+        now: TimestampUs,
         change: impl FnOnce(RateLimit) -> RateLimit,
     ) -> Result<(RateLimit, RateLimit), Error> {
         let doing = "change a rate limit";
-        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let act = self.act(doing)?;
         let sql = "SELECT * FROM rate_limits WHERE subject_kind = ?1 AND subject_name = ?2";
-        let found = write.query_row(sql, [subject.kind(), subject.name()], rate_limit).optional();
+        let found = act.query_row(sql, [subject.kind(), subject.name()], rate_limit).optional();
         let before = found.doing(doing)?.unwrap_or_default();
         let after = change(before);
         if after != before {
-            put(&write, subject, &after).doing(doing)?;
+            put(&act, subject, &after).doing(doing)?;
+            let action =
+                if after.is_open() { AuditAction::RatelimitClear } else { AuditAction::RatelimitSet };
+            let detail = json!({ "before": document(&before), "after": document(&after) });
+            act.record(&AuditNote::new(action, subject, detail), now)?;
         }
-        write.commit().doing(doing)?;
         Ok((before, after))
     }
 }
 
 /// Writes the limit of a subject, or removes its row where nothing is limited.
-pub(crate) fn put(conn: &Connection, subject: &Subject, limit: &RateLimit) -> rusqlite::Result<()> {
+pub(crate) fn put(act: &Act<'_>, subject: &Subject, limit: &RateLimit) -> rusqlite::Result<()> {
     if limit.is_open() {
         let sql = "DELETE FROM rate_limits WHERE subject_kind = ?1 AND subject_name = ?2";
-        return conn.execute(sql, [subject.kind(), subject.name()]).map(drop);
+        return act.execute(sql, [subject.kind(), subject.name()]).map(drop);
     }
     let sql = "INSERT OR REPLACE INTO rate_limits
                    (subject_kind, subject_name, requests_per_minute, tokens_per_minute, concurrent)
                VALUES (?1, ?2, ?3, ?4, ?5)";
     let tokens = limit.tokens_per_minute.map(|tokens| i64::try_from(tokens).unwrap_or(i64::MAX));
     let row = params![subject.kind(), subject.name(), limit.requests_per_minute, tokens, limit.concurrent];
-    conn.execute(sql, row).map(drop)
+    act.execute(sql, row).map(drop)
+}
+
+/// A limit as it is written down; `null` limits nothing.
+pub(crate) fn document(limit: &RateLimit) -> Value {
+    if limit.is_open() {
+        return Value::Null;
+    }
+    json!({
+        "requests_per_minute": limit.requests_per_minute,
+        "tokens_per_minute": limit.tokens_per_minute,
+        "concurrent": limit.concurrent,
+    })
 }

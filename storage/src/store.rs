@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::audit::Actor;
 use crate::error::{Doing, Error, is_damage};
 use crate::file::FileId;
 use crate::{file, migrations};
@@ -22,7 +23,8 @@ const WAL_BYTES_KEPT: i64 = 64 << 20;
 #[derive(Debug)]
 pub struct Store {
     pub(crate) conn: Connection,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
+    pub(crate) actor: Actor,
     file: FileId,
 }
 
@@ -69,7 +71,13 @@ impl Store {
 
     fn connected(path: PathBuf) -> Result<Self, Error> {
         let file = FileId::of(&path)?;
-        Ok(Self { conn: connect(&path, Role::Policy)?, path, file })
+        Ok(Self { conn: connect(&path, Role::Policy)?, path, actor: Actor::new("unknown"), file })
+    }
+
+    /// The same connection, whose changes are written down as those of `actor`.
+    #[must_use]
+    pub fn acting_as(self, actor: Actor) -> Self {
+        Self { actor, ..self }
     }
 
     /// Whether the file that this connection reads is still the one that others find at its path.

@@ -106,7 +106,7 @@ fn clear(app: &App, subject: &str, period: Option<&str>) -> Result<(), Failure> 
     let config = app.config()?;
     let subject = subject_with_budgets(app, &config, subject)?;
     let period = period.map(|text| text.parse::<Period>().map_err(|error| Failure::usage(error.to_string())));
-    let removed = app.store()?.clear_budgets(&subject, period.transpose()?)?;
+    let removed = app.store()?.clear_budgets(&subject, period.transpose()?, now_us())?;
     if removed.is_empty() {
         let failure = Failure::new(Exit::NotFound, "no_such_budget", format!("{subject} has no such budget"));
         return Err(failure.with_hint("tokfence budget status"));

@@ -3,6 +3,7 @@
 use clap::Args;
 use gateway::config::Config;
 use serde_json::json;
+use storage::AuditAction;
 use vault::{Entries, Entry, NewSlot, OnConflict, RecoveryCode, Secret, Vault};
 
 use crate::app::App;
@@ -28,8 +29,12 @@ impl Init {
     pub(crate) fn run(self, app: &App) -> Result<(), Failure> {
         app.home.prepare()?;
         let config = app.config()?;
+        let has_database = config.logging.db_path.exists();
         app.store()?;
         if app.home.vault().exists() {
+            if !has_database {
+                app.record(AuditAction::Init, "home", json!({ "vault": "unchanged" }));
+            }
             tell(app, &Made { vault: "unchanged", recovery: None, imported: &[] });
             return Ok(());
         }
@@ -38,6 +43,7 @@ impl Init {
         // The code that opens the vault is in no other place, so it is told whatever becomes of the keys.
         let stored = store(vault, found);
         let imported = stored.as_deref().unwrap_or_default();
+        app.record(AuditAction::Init, "home", json!({ "vault": "created", "imported": imported }));
         tell(app, &Made { vault: "created", recovery: recovery.as_ref(), imported });
         stored.map(drop)
     }

@@ -75,7 +75,7 @@ impl Kill {
 /// Serves again what was served before the kill.
 pub(crate) fn unkill(app: &App) -> Result<(), Failure> {
     let mut store = app.store()?;
-    let was_killed = store.unkill()?;
+    let was_killed = store.unkill(now_us())?;
     app.tell_daemon()?;
     let still_revoked = TakenBack::of_store(&store);
     let document = json!({
@@ -115,7 +115,7 @@ impl Restore {
     pub(crate) fn run(self, app: &App) -> Result<(), Failure> {
         let mut store = app.store()?;
         let provider = self.find(app, &store)?;
-        let was_revoked = store.restore_provider(&provider)?;
+        let was_revoked = store.restore_provider(&provider, now_us())?;
         app.tell_daemon()?;
         let document = json!({
             "provider": provider.as_str(),

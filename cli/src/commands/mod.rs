@@ -19,6 +19,7 @@ pub(crate) mod log;
 pub(crate) mod stats;
 pub(crate) mod watch;
 pub(crate) mod pricing;
+pub(crate) mod audit;
 pub(crate) mod config;
 pub(crate) mod completions;
 
@@ -93,6 +94,8 @@ pub(crate) enum Command {
     /// Prices of models
     #[command(subcommand)]
     Pricing(pricing::Pricing),
+    /// The log of what was changed, and whether it is whole
+    Audit(audit::Audit),
     /// The configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -131,6 +134,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Stats(command) => done(command.run(app)),
         Command::Watch(command) => command.run(app),
         Command::Pricing(command) => done(command.run(app)),
+        Command::Audit(command) => command.run(app),
         Command::Config(command) => command.run(app),
         Command::Completions(command) => done(command.run(app)),
     }

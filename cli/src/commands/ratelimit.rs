@@ -56,7 +56,7 @@ impl Set {
         let mut store = app.store()?;
         let subject = app.subject(&app.config()?, &self.subject)?;
         let small = |count: Option<u64>| count.and_then(|count| u32::try_from(count).ok());
-        let (before, after) = store.change_rate_limit(&subject, |limit| RateLimit {
+        let (before, after) = store.change_rate_limit(&subject, now_us(), |limit| RateLimit {
             requests_per_minute: small(requests),
             tokens_per_minute: tokens.unwrap_or(limit.tokens_per_minute),
             concurrent: concurrent.map_or(limit.concurrent, small),
@@ -75,7 +75,7 @@ fn clear(app: &App, text: &str) -> Result<(), Failure> {
         Some(subject) => subject,
         None => app.subject(&app.config()?, text)?,
     };
-    let (before, after) = store.change_rate_limit(&subject, |_| RateLimit::default())?;
+    let (before, after) = store.change_rate_limit(&subject, now_us(), |_| RateLimit::default())?;
     app.tell_daemon()?;
     report(app, &subject, before, after);
     Ok(())

@@ -65,7 +65,7 @@ impl Run {
         let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
             .map_err(|error| Failure::failed("watch for signals", &error))?;
         let (rate, budgets) = (self.rate.limit(), self.budget.parse()?);
-        let grant = Grant { scope, ttl: Some(ttl), rate, budgets, note: None };
+        let grant = Grant { scope, ttl: Some(ttl), rate, budgets, note: None, is_run: true };
         let token = new_token()?;
         // Before there is a capability: should we be killed, whoever finds the lock free ends what we leave behind.
         app.home.prepare()?;

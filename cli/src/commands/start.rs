@@ -14,6 +14,7 @@ use clap::Args;
 use gateway::control::{self, UnlockWith};
 use gateway::{ServeOptions, Serving, serve};
 use serde_json::{Value, json};
+use storage::{AuditAction, AuditNote};
 use vault::Vault;
 
 use crate::app::App;
@@ -122,7 +123,13 @@ impl Unlock {
                 None => UnlockWith::Passphrase(prompt::secret("Passphrase of the vault")?.expose().clone()),
             }
         };
+        let by = match with {
+            UnlockWith::Recovery(_) => "recovery code",
+            UnlockWith::Passphrase(_) => "passphrase",
+            UnlockWith::Keyring => "keyring",
+        };
         app.ask(&control::Command::Unlock { with })?;
+        app.record(AuditAction::Unlock, "gateway", json!({ "after": "unlocked", "with": by }));
         app.output.done(&json!({ "state": "ok" }), || "unlocked".to_owned());
         Ok(())
     }
@@ -236,6 +243,11 @@ fn announce(app: &App, serving: &Serving, is_background: bool) {
         "state": serving.state,
         "notes": serving.notes,
     });
+    let detail = json!({ "after": serving.state, "address": serving.address });
+    let started = AuditNote::new(AuditAction::Start, "gateway", detail);
+    if let Err(failure) = app.try_record(&started) {
+        tracing::warn!(error = failure.message, "the audit log does not tell of this start");
+    }
     if is_background {
         app.output.line(&document, String::new);
         return;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use gateway::control::{self, Command, DaemonStatus, Reply, RiskStatus};
 use serde_json::{Value, json};
+use storage::AuditAction;
 
 use crate::app::App;
 use crate::commands::kill::TakenBack;
@@ -41,6 +42,7 @@ fn stop_quietly(app: &App) -> Result<(), Failure> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+    app.record(AuditAction::Stop, "gateway", json!({ "before": status.state, "after": "stopped" }));
     Ok(())
 }
 
@@ -74,6 +76,11 @@ pub(crate) fn upgrade(app: &App) -> Result<(), Failure> {
         other => return Err(from_reply(other)),
     }
     let after = app.daemon_status()?;
+    app.record(
+        AuditAction::Upgrade,
+        "gateway",
+        json!({ "before": before.version, "after": after.version, "pid": after.pid }),
+    );
     let document = json!({
         "pid": after.pid,
         "version": after.version,
@@ -102,6 +109,7 @@ impl Lock {
     /// Makes the daemon forget the keys.
     pub(crate) fn run(self, app: &App) -> Result<(), Failure> {
         app.ask(&Command::Lock { lets_finish: self.let_finish })?;
+        app.record(AuditAction::Lock, "gateway", json!({ "after": "locked", "let_finish": self.let_finish }));
         app.output.done(&json!({ "state": "locked" }), || "locked".to_owned());
         Ok(())
     }

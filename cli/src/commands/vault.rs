@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use gateway::catalogue::{AuthStyle, Provider};
 use gateway::config::Config;
 use serde_json::{Value, json};
-use storage::Store;
+use storage::{AuditAction, Store};
 use vault::{Entry, EntryKind, NewEntry, NewSlot, OnConflict, Secret};
 
 use crate::app::{App, now_us};
@@ -114,7 +114,13 @@ impl AddKey {
             allowed_origin: provider.origin.clone(),
             auth_style: provider.auth.as_str().to_owned(),
         };
+        let before = vault.entry(id.as_str(), kind).map(|known| known.secret().last4());
         let replaced = vault.put(Entry::new(entry, now_us())?)?;
+        let action = if replaced { AuditAction::VaultRotate } else { AuditAction::VaultAdd };
+        let detail = json!({
+            "kind": kind_name(kind), "before": before, "after": last4, "origin": provider.origin.to_string(),
+        });
+        app.record(action, &id, detail);
         app.tell_daemon()?;
         let document = json!({
             "provider": id.as_str(), "kind": kind_name(kind), "status": if replaced { "replaced" } else { "stored" },
@@ -154,7 +160,11 @@ impl RemoveKey {
         let name =
             config.provider(&self.provider).map_or(self.provider.clone(), |known| known.id.to_string());
         let mut vault = unlock::open(app)?;
-        vault.remove(&name, kind(self.admin))?;
+        let kind = kind(self.admin);
+        let before = vault.entry(&name, kind).map(|known| known.secret().last4());
+        vault.remove(&name, kind)?;
+        let detail = json!({ "kind": kind_name(kind), "before": before, "after": null });
+        app.record(AuditAction::VaultRemove, &name, detail);
         app.tell_daemon()?;
         app.output
             .done(&json!({ "provider": name, "status": "removed" }), || format!("removed the key of {name}"));
@@ -217,6 +227,7 @@ impl Export {
         };
         vault.export_file(&self.file, &passphrase, unlock::kdf_cost())?;
         let document = json!({ "file": self.file.display().to_string(), "keys": vault.entries().len() });
+        app.record(AuditAction::VaultExport, "vault", document.clone());
         app.output
             .done(&document, || format!("wrote {} keys to {}", vault.entries().len(), self.file.display()));
         Ok(())
@@ -235,8 +246,13 @@ impl Import {
         }
         let conflict = if self.replace { OnConflict::Replace } else { OnConflict::Keep };
         let report = vault.merge(found, conflict)?;
-        app.tell_daemon()?;
         let document = json!({ "added": report.added, "replaced": report.replaced, "kept": report.kept });
+        if report.added + report.replaced > 0 {
+            let mut detail = document.clone();
+            detail["providers"] = json!(names);
+            app.record(AuditAction::VaultImport, "vault", detail);
+        }
+        app.tell_daemon()?;
         app.output.done(&document, || {
             format!("added {}, replaced {}, kept {}", report.added, report.replaced, report.kept)
         });
@@ -337,6 +353,9 @@ fn change_passphrase(app: &App) -> Result<(), Failure> {
         let passphrase = prompt::new_passphrase()?;
         vault.add_slot(&NewSlot::Passphrase { passphrase: &passphrase, cost: unlock::kdf_cost() })?;
     }
+    let before = if slots.has(vault::SlotKind::Passphrase) { "another passphrase" } else { "no passphrase" };
+    let detail = json!({ "before": before, "after": "a passphrase" });
+    app.record(AuditAction::VaultPassphrase, "vault", detail);
     app.output.done(&json!({ "status": "changed" }), || "the passphrase is changed".to_owned());
     app.output.note("copies of the vault made before still open with the old one");
     Ok(())

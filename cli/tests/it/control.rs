@@ -110,7 +110,7 @@ fn a_kill_by_another_process_that_tells_nobody_is_noticed() {
     other.kill("by hand", 1).unwrap();
     eventually("the kill", || (health(&gateway) == "killed").then_some(()));
     gateway.ask(Request::post(CHAT, BODY)).expect_refusal(403, "killed");
-    other.unkill().unwrap();
+    other.unkill(2).unwrap();
     eventually("its end", || (health(&gateway) == "ok").then_some(()));
 }
 

@@ -23,6 +23,7 @@ mod cutting;
 mod fence;
 mod benign;
 mod control;
+mod audit;
 mod ratelimits;
 mod risk;
 mod passthrough;

@@ -97,6 +97,9 @@ fn the_passphrase_is_changed_by_who_knows_the_old_one() {
     answer(&mut terminal, "New passphrase for the vault: ", new);
     answer(&mut terminal, "The same again: ", new);
     assert!(rest(terminal).contains("the passphrase is changed"));
+    let changes = home.run(["--json", "audit"]).expect(0).json();
+    let last = changes["changes"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&last["row"], &last["action"]), (&2.into(), &"vault_passphrase".into()), "{changes}");
     home.run(["vault", "list"]).expect(4);
     home.command(["vault", "list"]).env("TOKFENCE_VAULT_PASSPHRASE", new).run().expect(0);
 }

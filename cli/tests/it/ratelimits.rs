@@ -101,7 +101,7 @@ fn a_limit_that_another_process_wrote_into_the_database_is_noticed() {
     let gateway = Gateway::start();
     let mut store = gateway.store();
     let limit = policy::RateLimit { requests_per_minute: Some(1), ..policy::RateLimit::default() };
-    store.change_rate_limit(&"agent:tester".parse().unwrap(), |_| limit).unwrap();
+    store.change_rate_limit(&"agent:tester".parse().unwrap(), 1, |_| limit).unwrap();
     eventually("the limit", || (gateway.ask(Request::post(CHAT, BODY)).status() == 429).then_some(()));
 }
 

@@ -137,6 +137,12 @@ fn no_secret_is_in_any_file_or_any_output() {
         &["start", "-d"],
         &["lock"],
         &["unlock"],
+        &["agent", "revoke", "tester"],
+        &["agent", "restore", "tester"],
+        &["run", "--", "true"],
+        &["vault", "remove", "mistral"],
+        &["audit", "--limit", "1000"],
+        &["audit", "verify"],
     ] {
         run(args);
         run(&[&["--json"], args].concat());

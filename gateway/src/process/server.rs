@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora::tls::{RootCertStore, load_platform_certs_incl_env_into_store};
-use storage::{Store, Writer, WriterConfig};
+use storage::{Actor, Store, Writer, WriterConfig};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use vault::Vault;
@@ -204,7 +204,7 @@ fn serve_with(
     before: &mut Before,
     on_serving: impl FnOnce(&Serving),
 ) -> Result<(), ServeError> {
-    let store = Store::open(&config.logging.db_path)?;
+    let store = Store::open(&config.logging.db_path)?.acting_as(Actor::new("daemon"));
     let retention = config.logging.retention_days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
     let writer_config = WriterConfig { retention, ..WriterConfig::default() };
     let (ledger, writer) = Writer::start(&config.logging.db_path, writer_config)?;

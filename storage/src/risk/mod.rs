@@ -11,7 +11,9 @@ use policy::{
     AgentName, CapabilityId, ProviderId, RequestId, RiskState, RouteClass, Signal, Subject, TimestampUs,
 };
 use rusqlite::{TransactionBehavior, params};
+use serde_json::json;
 
+use crate::audit::{AuditAction, AuditNote};
 use crate::error::{Doing, Error};
 use crate::row::{LogText, parsed};
 use crate::rules::subject;
@@ -180,20 +182,25 @@ impl Store {
         now: TimestampUs,
     ) -> Result<Vec<RiskClear>, Error> {
         let doing = "lower a risk";
-        let write = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let act = self.act(doing)?;
         let mut cleared = Vec::new();
         for subject in subjects {
-            let Some(known) = known(&write, subject).doing(doing)? else { continue };
+            let Some(known) = known(&act, subject).doing(doing)? else { continue };
             let before = known.risk.state_at(now);
-            put(&write, subject, &known.risk.cleared(now), Some(now)).doing(doing)?;
+            put(&act, subject, &known.risk.cleared(now), Some(now)).doing(doing)?;
             if before > RiskState::Green {
                 let clear =
                     RiskClear { at: now, subject: subject.clone(), before, reason: reason.to_owned() };
-                insert_clear(&write, &clear).doing(doing)?;
+                insert_clear(&act, &clear).doing(doing)?;
                 cleared.push(clear);
             }
         }
-        write.commit().doing(doing)?;
+        let note = |clear: &RiskClear| {
+            let after = RiskState::Green.as_str();
+            let detail = json!({ "before": clear.before.as_str(), "after": after, "reason": clear.reason });
+            AuditNote::new(AuditAction::RiskClear, &clear.subject, detail)
+        };
+        act.record_all(&cleared.iter().map(note).collect::<Vec<_>>(), now)?;
         Ok(cleared)
     }
 

@@ -8,6 +8,7 @@ use policy::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{Recorded, RiskClear, RiskEvent, RiskSeen, Spot};
+use crate::audit::Act;
 use crate::row::{LogText, parsed, parsed_opt, unsigned, unsigned_opt};
 use crate::rules::subject;
 
@@ -148,11 +149,11 @@ pub(super) fn put(
     Ok(())
 }
 
-pub(super) fn insert_clear(write: &Transaction<'_>, clear: &RiskClear) -> rusqlite::Result<()> {
+pub(super) fn insert_clear(act: &Act<'_>, clear: &RiskClear) -> rusqlite::Result<()> {
     let RiskClear { at, subject, before, reason } = clear;
     let sql = "INSERT INTO risk_clears (at_us, subject_kind, subject_name, state_before, reason)
                VALUES (?1, ?2, ?3, ?4, ?5)";
-    write.execute(sql, params![at, subject.kind(), subject.name(), before.as_str(), reason])?;
+    act.execute(sql, params![at, subject.kind(), subject.name(), before.as_str(), reason])?;
     Ok(())
 }
 

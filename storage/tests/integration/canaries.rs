@@ -90,7 +90,7 @@ fn a_gateway_notices_what_is_added_and_removed_and_not_what_is_planted() {
     let id = store.add_canary(&a_decoy("spare"), 1).unwrap();
     assert!(has_moved(&store));
     let plant = store.remember_plant(id, "/w/.env", "A=b\n", PlantManner::Made, 2).unwrap();
-    store.forget_plant(plant).unwrap();
+    store.forget_plant(plant, 3).unwrap();
     assert!(!has_moved(&store));
     store.remove_canary(id, 3).unwrap();
     assert!(has_moved(&store));
@@ -109,7 +109,7 @@ fn what_was_planted_is_remembered_until_it_is_forgotten() {
     assert_eq!(found.iter().map(|plant| plant.manner).collect::<Vec<_>>(), manners);
     assert_eq!((found[0].path.as_str(), found[0].lines.as_str()), ("/w/.env", "KEY=sk-secret\n"));
     assert!(!format!("{found:?}").contains("sk-secret"));
-    store.forget_plant(ids[1]).unwrap();
+    store.forget_plant(ids[1], 3).unwrap();
     assert_eq!(plants(&store).iter().map(|plant| plant.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
 }
 

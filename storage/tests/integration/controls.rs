@@ -50,11 +50,11 @@ fn lifting_one_switch_changes_no_other() {
     store.revoke_agent(&ci, "odd", 20).unwrap();
     let before = store.controls().unwrap();
     store.kill("leak", 30).unwrap();
-    assert!(store.unkill().unwrap());
-    assert!(!store.unkill().unwrap());
+    assert!(store.unkill(35).unwrap());
+    assert!(!store.unkill(35).unwrap());
     assert_eq!(store.controls().unwrap(), before);
-    assert!(store.restore_provider(&openai).unwrap());
-    assert!(!store.restore_provider(&openai).unwrap());
+    assert!(store.restore_provider(&openai, 36).unwrap());
+    assert!(!store.restore_provider(&openai, 36).unwrap());
     assert_eq!(store.controls().unwrap().revoked_agents, [(ci, revocation(20, "odd"))]);
 }
 
@@ -75,8 +75,8 @@ fn an_agent_gets_back_exactly_what_it_had() {
     assert_eq!((listed[0].capabilities_active, &listed[0].revoked), (0, &Some(revocation(30, "odd"))));
     let refused = store.mint(&new("eeeeeeee", "ci"), 50);
     assert!(matches!(refused, Err(Error::AgentRevoked { .. })), "{refused:?}");
-    assert!(store.restore_agent(&ci).unwrap());
-    assert!(!store.restore_agent(&ci).unwrap());
+    assert!(store.restore_agent(&ci, 60).unwrap());
+    assert!(!store.restore_agent(&ci, 60).unwrap());
     assert_eq!(loaded(&store), before);
     assert_eq!(ids(&store, 50), ["aaaaaaaa", "cccccccc", "dddddddd"]);
     assert_eq!(store.agents(50).unwrap()[0].revoked, None);

@@ -5,6 +5,7 @@
 mod common;
 mod policy_rows;
 mod controls;
+mod audit;
 mod canaries;
 mod rates;
 mod risk;

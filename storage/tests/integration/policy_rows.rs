@@ -100,7 +100,7 @@ fn unknown_names_are_errors_of_their_own() {
     let (id, name) = ("aaaaaaaa".parse().unwrap(), "nobody".parse().unwrap());
     assert!(matches!(store.revoke_capability(id, "", 1), Err(Error::NoSuchCapability { .. })));
     assert!(matches!(store.revoke_agent(&name, "", 1), Err(Error::NoSuchAgent { .. })));
-    assert!(matches!(store.restore_agent(&name), Err(Error::NoSuchAgent { .. })));
+    assert!(matches!(store.restore_agent(&name, 2), Err(Error::NoSuchAgent { .. })));
     let filter = CapabilityFilter { agent: Some(name), active_at: None };
     assert!(matches!(store.capabilities(&filter), Err(Error::NoSuchAgent { .. })));
     assert_eq!(store.policy_epoch().unwrap(), 0, "nothing was written");
@@ -156,7 +156,7 @@ fn the_epoch_moves_with_policy_and_not_with_the_log() {
     let ci = "ci".parse().unwrap();
     other.revoke_agent(&ci, "", 20).unwrap();
     assert!(moved(), "revoke an agent");
-    other.restore_agent(&ci).unwrap();
+    other.restore_agent(&ci, 25).unwrap();
     assert!(moved(), "restore an agent");
     other.rotate_capability("bbbbbbbb".parse().unwrap(), [5; 32], 30).unwrap();
     assert!(moved(), "rotate a capability");

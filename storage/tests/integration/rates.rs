@@ -22,7 +22,7 @@ fn what_is_set_is_what_is_loaded() {
             tokens_per_minute: Some(1_000_000_000_000),
             concurrent: Some(number),
         };
-        let changed = store.change_rate_limit(&subject, |_| limit).unwrap();
+        let changed = store.change_rate_limit(&subject, 1, |_| limit).unwrap();
         assert_eq!(changed, (RateLimit::default(), limit));
         expected.push((subject, limit));
     }
@@ -34,15 +34,15 @@ fn what_is_set_is_what_is_loaded() {
 fn a_part_is_changed_and_the_rest_stays() {
     let home = Home::new();
     let (mut store, ci) = (home.store(), "agent:ci".parse().unwrap());
-    store.change_rate_limit(&ci, |_| limit(5)).unwrap();
+    store.change_rate_limit(&ci, 1, |_| limit(5)).unwrap();
     let epoch = store.policy_epoch().unwrap();
-    store.change_rate_limit(&ci, |limit| RateLimit { concurrent: Some(2), ..limit }).unwrap();
+    store.change_rate_limit(&ci, 1, |limit| RateLimit { concurrent: Some(2), ..limit }).unwrap();
     assert!(store.policy_epoch().unwrap() > epoch);
     let both = RateLimit { concurrent: Some(2), ..limit(5) };
     let epoch = store.policy_epoch().unwrap();
-    assert_eq!(store.change_rate_limit(&ci, |limit| limit).unwrap(), (both, both));
+    assert_eq!(store.change_rate_limit(&ci, 1, |limit| limit).unwrap(), (both, both));
     assert_eq!(store.policy_epoch().unwrap(), epoch, "nothing was changed");
-    assert_eq!(store.change_rate_limit(&ci, |_| RateLimit::default()).unwrap().0, both);
+    assert_eq!(store.change_rate_limit(&ci, 1, |_| RateLimit::default()).unwrap().0, both);
     assert_eq!(store.rate_limits().unwrap(), []);
 }
 
@@ -55,7 +55,7 @@ fn a_number_beyond_reason_is_refused() {
         RateLimit { tokens_per_minute: Some(u64::MAX), ..RateLimit::default() },
         RateLimit { concurrent: Some(1_000_001), ..RateLimit::default() },
     ] {
-        assert!(store.change_rate_limit(&ci, |_| limit).is_err(), "{limit:?}");
+        assert!(store.change_rate_limit(&ci, 1, |_| limit).is_err(), "{limit:?}");
     }
     assert_eq!(store.rate_limits().unwrap(), []);
 }

@@ -112,6 +112,8 @@ pub(crate) struct Grant {
     pub(crate) budgets: Vec<Allowance>,
     /// What it is for; also the note of an agent that is new.
     pub(crate) note: Option<String>,
+    /// Whether it is for a run, and ends with that.
+    pub(crate) is_run: bool,
 }
 
 impl Agent {
@@ -165,7 +167,12 @@ pub(crate) fn mint_token(
         budgets: grant.budgets,
         note: grant.note,
     };
-    app.store()?.mint(&new, now)?;
+    let mut store = app.store()?;
+    if grant.is_run {
+        store.begin_run(&new, now)?
+    } else {
+        store.mint(&new, now)?
+    }
     app.tell_daemon()?;
     Ok(expires_at)
 }
@@ -265,7 +272,7 @@ impl Mint {
         let agent = parse_agent(&self.name)?;
         let ttl = if self.no_expiry { None } else { Some(parse_ttl(&self.ttl)?) };
         let (scope, rate) = (self.scope.resolve(app)?, self.rate.limit());
-        let grant = Grant { scope, ttl, rate, budgets: self.budget.parse()?, note: self.note };
+        let grant = Grant { scope, ttl, rate, budgets: self.budget.parse()?, note: self.note, is_run: false };
         let (token, expires_at) = mint(app, &agent, grant)?;
         let document = json!({
             "agent": agent.as_str(), "id": token.id.as_str(), "token": token.text,

@@ -112,7 +112,7 @@ impl Restore {
                 return Err(Failure::usage(message).with_hint("tokfence agent mint NAME"));
             }
         };
-        let was_revoked = store.restore_agent(&name)?;
+        let was_revoked = store.restore_agent(&name, now_us())?;
         app.tell_daemon()?;
         let filter = CapabilityFilter { agent: Some(name.clone()), active_at: Some(now_us()) };
         let in_force = store.capabilities(&filter)?.len();

@@ -127,7 +127,7 @@ fn plant(store: &mut Store, known: &CanarySummary, path: &Path) -> Result<Plante
     let manner = file::manner(content.as_deref());
     let id = store.remember_plant(known.canary.id, &text, &lines, manner, now_us())?;
     if let Err(failure) = file::append(path, &lines, manner) {
-        store.forget_plant(id)?;
+        store.forget_plant(id, now_us())?;
         return Err(failure);
     }
     let variables = variables_of(&lines);

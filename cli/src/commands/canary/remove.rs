@@ -57,7 +57,7 @@ fn take_out(store: &mut Store, canary: &Canary, plant: &Plant) -> Result<Undone,
         Err(failure) => ("left", Some(failure.message)),
     };
     if status != "left" {
-        store.forget_plant(plant.id)?;
+        store.forget_plant(plant.id, now_us())?;
     }
     Ok(Undone { path: plant.path.clone(), status, reason })
 }

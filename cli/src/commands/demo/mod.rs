@@ -76,6 +76,7 @@ impl Stage {
             config_path: home.config(),
             home,
             output: Output { is_quiet: true, is_json: false, color: app.output.color },
+            command: app.command.clone(),
         };
         let vault = make_vault(&app, key)?;
         let options = ServeOptions::new(app.home.clone(), app.config_path.clone(), Some(vault));

@@ -163,7 +163,8 @@ mod tests {
             let home = Home::new(folder.path().join("home"));
             home.prepare().unwrap();
             let output = Output { is_json: false, is_quiet: true, color: Color::Never };
-            Self { app: App { config_path: home.config(), home, output }, _folder: folder }
+            let command = "doctor".to_owned();
+            Self { app: App { config_path: home.config(), home, output, command }, _folder: folder }
         }
 
         /// With a configuration that leaves the usual port alone.

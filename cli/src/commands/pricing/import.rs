@@ -8,6 +8,7 @@ use gateway::Home;
 use gateway::config::{Prices, PricesError, embedded_prices};
 use policy::PriceTable;
 use serde_json::{Value, json};
+use storage::AuditAction;
 
 use crate::app::App;
 use crate::commands::provider::replace;
@@ -33,12 +34,16 @@ impl Import {
             Some(file) => import(&app.home, file)?,
             None => undo(&app.home)?,
         }
+        let (after, was) = (Prices::load(&app.home), before.as_ref().map(|before| describe(&before.table)));
+        let is = after.as_ref().ok().map(|after| describe(&after.table));
+        let action = if self.undo { AuditAction::PricingUndo } else { AuditAction::PricingImport };
+        app.record(action, "prices", json!({ "before": was, "after": is }));
         app.tell_daemon()?;
-        let after = Prices::load(&app.home)?;
+        let after = after?;
         let document = json!({
             "status": if self.undo { "undone" } else { "imported" },
             "is": describe(&after.table),
-            "was": before.as_ref().map(|before| describe(&before.table)),
+            "was": was,
             "undo": (!self.undo).then_some("tokfence pricing import --undo"),
         });
         app.output.done(&document, || {

@@ -11,6 +11,7 @@ use gateway::catalogue::{AuthStyle, Catalogue, Provider as Entry};
 use gateway::config::Config;
 use policy::ProviderId;
 use serde_json::{Value, json};
+use storage::AuditAction;
 
 use crate::app::App;
 use crate::failure::{Exit, Failure};
@@ -245,6 +246,7 @@ impl Set {
             false => failure,
         })?;
         let provider = find(app, &after, id.as_str())?;
+        record(app, AuditAction::ProviderSet, &id, old.as_deref(), Some(&*provider));
         tell(app, &undo, key_note(app, &provider, old.as_deref()))?;
         let document = json!({
             "name": id.as_str(), "status": if old.is_some() { "changed" } else { "added" },
@@ -264,6 +266,10 @@ impl Set {
             None => format!("tokfence provider remove {id}"),
         })
     }
+}
+
+fn record(app: &App, action: AuditAction, id: &ProviderId, before: Option<&Entry>, after: Option<&Entry>) {
+    app.record(action, id, json!({ "before": before.map(settings), "after": after.map(settings) }));
 }
 
 /// Says how to take the change back, and puts it in force. Programs find the former in the document.
@@ -295,6 +301,7 @@ fn remove(app: &App, name: &str) -> Result<(), Failure> {
     }
     let after = edit(app, |document| remove_override(document, &old))?;
     let new = after.provider(id.as_str()).cloned();
+    record(app, AuditAction::ProviderRemove, id, Some(&*old), new.as_deref());
     let (undo, left) =
         (set_command(&old), format!("a key of it stays in the vault: tokfence vault remove {id}"));
     tell(app, &undo, new.as_ref().map_or(Some(left), |new| key_note(app, new, Some(&old))))?;

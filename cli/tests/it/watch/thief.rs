@@ -173,6 +173,13 @@ fn a_provider_is_revoked_and_its_owner_told_where_that_is_asked_for() {
         revoked["reason"],
         "watch: the provider reports use while nothing went through this gateway (finding 1)"
     );
+    let changes = watched.run(&["--json", "audit", "--action", "provider_revoke"]).expect(0).json();
+    let change = &changes["changes"][0];
+    assert_eq!((&change["command"], &change["subject"]), (&json!("watch"), &json!("openai")), "{changes:#}");
+    assert_eq!(
+        change["detail"],
+        json!({ "before": "served", "after": "revoked", "reason": revoked["reason"] })
+    );
     let told = eventually("the notice", || listener.unasked().pop());
     let told: Value = serde_json::from_str(&told.text()).unwrap();
     assert_eq!((&told["kind"], &told["level"]), (&json!("leak"), &json!("critical")), "{told}");
