@@ -87,8 +87,7 @@ impl Start {
             successor_args: self.successor_args(app),
             is_detached: self.background,
         };
-        let is_background = self.background;
-        Ok(serve(options, |serving| announce(app, serving, is_background))?)
+        Ok(serve(options, |serving| self.announce(app, serving))?)
     }
 
     /// With what a daemon like this one is started in its place.
@@ -97,6 +96,32 @@ impl Start {
         let mut args = daemon_args(app);
         args.extend(background.iter().chain(&["--take-over"]).map(OsString::from));
         args
+    }
+
+    /// Tells that requests are served. Who is put into another's place is told of by whoever asked for it.
+    fn announce(&self, app: &App, serving: &Serving) {
+        let document = json!({
+            "address": serving.address,
+            "socket": serving.socket.display().to_string(),
+            "pid": std::process::id(),
+            "state": serving.state,
+            "notes": serving.notes,
+        });
+        if !self.take_over {
+            record_start(app, serving);
+        }
+        if self.background {
+            app.output.line(&document, String::new);
+            return;
+        }
+        app.output.line(&document, || format!("serving http://{}", serving.address));
+        if serving.is_locked {
+            app.output.note(unlock::way_to_keys(app));
+        }
+        if serving.state == "killed" {
+            app.output.warn(KILLED);
+        }
+        serving.notes.iter().for_each(|note| app.output.note(note));
     }
 
     /// The vault, if its secret is at hand.
@@ -235,31 +260,12 @@ fn why_it_ended(mut child: Child) -> Failure {
     }
 }
 
-fn announce(app: &App, serving: &Serving, is_background: bool) {
-    let document = json!({
-        "address": serving.address,
-        "socket": serving.socket.display().to_string(),
-        "pid": std::process::id(),
-        "state": serving.state,
-        "notes": serving.notes,
-    });
+fn record_start(app: &App, serving: &Serving) {
     let detail = json!({ "after": serving.state, "address": serving.address });
     let started = AuditNote::new(AuditAction::Start, "gateway", detail);
     if let Err(failure) = app.try_record(&started) {
         tracing::warn!(error = failure.message, "the audit log does not tell of this start");
     }
-    if is_background {
-        app.output.line(&document, String::new);
-        return;
-    }
-    app.output.line(&document, || format!("serving http://{}", serving.address));
-    if serving.is_locked {
-        app.output.note(unlock::way_to_keys(app));
-    }
-    if serving.state == "killed" {
-        app.output.warn(KILLED);
-    }
-    serving.notes.iter().for_each(|note| app.output.note(note));
 }
 
 /// Begins anew without the variables that would change whom the gateway trusts: they cannot be taken out of a

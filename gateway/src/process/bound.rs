@@ -17,14 +17,17 @@ pub(super) struct Bound {
     control: UnixListener,
     /// Where figures are shown.
     metrics: Option<TcpListener>,
-    names: [SocketName; 2],
+    names: SocketNames,
     pub(super) address: SocketAddr,
     /// What could not be bound and is not needed.
     pub(super) notes: Vec<String>,
 }
 
+/// The names of the data socket and the control socket.
+pub(super) type SocketNames = [SocketName; 2];
+
 /// The name of a socket that this process bound. It is removed when the daemon ends, or does not get to serve.
-struct SocketName(Option<PathBuf>);
+pub(super) struct SocketName(Option<PathBuf>);
 
 /// Listeners that connections can be accepted from; they end when they are dropped, and what is bound stays bound.
 pub(super) struct Listeners {
@@ -93,6 +96,11 @@ impl Bound {
     /// From here on the names of the sockets are another process's.
     pub(super) fn give_away(&mut self) {
         self.names.iter_mut().for_each(|name| name.0 = None);
+    }
+
+    /// Listens no more. The names go when what is answered is dropped.
+    pub(super) fn close(self) -> SocketNames {
+        self.names
     }
 
     /// Everything that another process needs to listen in this one's place.

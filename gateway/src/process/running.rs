@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
-use crate::process::bound::Bound;
+use crate::process::bound::{Bound, SocketNames};
 use crate::process::control::{self, Reply};
 use crate::process::control_server::{End, execute};
 use crate::process::daemon::Daemon;
@@ -34,8 +34,8 @@ pub(super) struct Running {
 }
 
 /// What only one daemon of a home has, and hands over.
-pub(super) struct Ours {
-    pub(super) lock: File,
+pub(super) struct Ours<'a> {
+    pub(super) lock: &'a File,
     pub(super) bound: Bound,
     /// With which arguments a successor is started.
     pub(super) args: Vec<OsString>,
@@ -45,11 +45,14 @@ pub(super) struct Ours {
 
 impl Running {
     /// Serves until it is told to stop, or until a successor serves and what was accepted before is answered, for which
-    /// there is `grace`. Answers what must be kept until the very end.
-    pub(super) async fn until_end(&mut self, mut ours: Ours, grace: Duration) -> Result<Ours, ServeError> {
+    /// there is `grace`. From then on nobody listens; what is answered must be kept until the very end.
+    pub(super) async fn until_end(
+        &mut self,
+        mut ours: Ours<'_>,
+        grace: Duration,
+    ) -> Result<SocketNames, ServeError> {
         while let End::Upgrade(program, told) = self.next_end().await {
             let started = self.start_successor(&program, &mut ours).await?;
-            let is_started = started.is_ok();
             let (reply, successor) = match started {
                 Ok(successor) => (Reply::Done { notes: Vec::new() }, Some(successor)),
                 Err(reply) => (reply, None),
@@ -57,13 +60,13 @@ impl Running {
             // Who asked and left finds out with `status`.
             let _ = told.send(reply);
             if let Some(successor) = successor {
+                let names = ours.bound.close();
                 self.outlive(successor, grace).await;
-            }
-            if is_started {
-                break;
+                return Ok(names);
             }
         }
-        Ok(ours)
+        self.service.stop_accepting().await;
+        Ok(ours.bound.close())
     }
 
     async fn next_end(&mut self) -> End {
@@ -74,7 +77,7 @@ impl Running {
     async fn start_successor(
         &mut self,
         program: &Path,
-        ours: &mut Ours,
+        ours: &mut Ours<'_>,
     ) -> Result<Result<Successor, Reply>, ServeError> {
         let offer = Offer {
             lock: ours.lock.as_fd(),
@@ -94,7 +97,7 @@ impl Running {
             }
             Err(error) => {
                 drop(successor);
-                write_pid(&mut ours.lock)?;
+                write_pid(ours.lock)?;
                 self.service.accept(&ours.bound)?;
                 Ok(Err(error.into()))
             }
@@ -112,9 +115,8 @@ impl Running {
         }
     }
 
-    /// Accepts nothing more, and lets running requests end within `grace`.
+    /// Lets running requests end within `grace`.
     pub(super) async fn stop(&mut self, grace: Duration) {
-        self.service.stop_accepting().await;
         self.daemon.pass_on(&control::Command::Stop);
         tokio::select! {
             () = self.service.stop(grace) => {}
@@ -132,7 +134,7 @@ impl Running {
     }
 }
 
-impl Ours {
+impl Ours<'_> {
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.args(&self.args);
@@ -173,7 +175,7 @@ async fn drain(service: &Service, daemon: &Daemon, grace: Duration) {
 }
 
 /// Tells in the lock file who holds it.
-pub(super) fn write_pid(lock: &mut File) -> Result<(), ServeError> {
+pub(super) fn write_pid(mut lock: &File) -> Result<(), ServeError> {
     let write = lock.set_len(0).and_then(|()| lock.rewind());
     write.and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(lock_failed)
 }

@@ -215,7 +215,7 @@ fn serve_with(
         .enable_all()
         .build()
         .map_err(|source| ServeError::Io { doing: "start the worker threads", source })?;
-    let served = runtime.block_on(run(options, config, lock, (store, ledger), before, on_serving));
+    let served = runtime.block_on(run(options, config, &lock, (store, ledger), before, on_serving));
     // What is still running is dropped here and settles itself; after that the writer has every row.
     runtime.shutdown_timeout(Duration::from_secs(2));
     let written = writer.shutdown();
@@ -227,7 +227,7 @@ fn serve_with(
 async fn run(
     options: ServeOptions,
     config: Config,
-    mut lock: File,
+    lock: &File,
     (store, ledger): (Store, storage::Ledger),
     before: &mut Before,
     on_serving: impl FnOnce(&Serving),
@@ -265,7 +265,7 @@ async fn run(
         predecessor.await_turn()?;
         bound.own_names(&config, &home);
     }
-    write_pid(&mut lock)?;
+    write_pid(lock)?;
     running.service.accept(&bound)?;
     if let Some((mut predecessor, _)) = before.take() {
         predecessor.tell_serving()?;
@@ -274,13 +274,14 @@ async fn run(
     let watching = watch(&daemon);
     on_serving(&Serving { address, socket, state: shared.health(), is_locked: shared.is_locked(), notes });
     let ours = Ours { lock, bound, args: options.successor_args, is_detached: options.is_detached };
-    let _names = running.until_end(ours, config.daemon.upgrade_grace).await?;
+    let names = running.until_end(ours, config.daemon.upgrade_grace).await?;
     tracing::info!("stopping");
     running.stop(config.daemon.shutdown_grace).await;
     watching.iter().for_each(JoinHandle::abort);
     daemon.tell_warnings();
     shared.notifier.finish(LAST_WORDS);
     running.finish_answers().await;
+    drop(names);
     Ok(())
 }
 
@@ -367,7 +368,7 @@ fn claim_home(home: &Home) -> Result<File, ServeError> {
         let _ = file.read_to_string(&mut pid);
         return Err(ServeError::AlreadyRunning { home: home.dir().to_owned(), pid: pid.trim().to_owned() });
     }
-    write_pid(&mut file)?;
+    write_pid(&file)?;
     Ok(file)
 }
 
