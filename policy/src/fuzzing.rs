@@ -4,9 +4,9 @@
 use arbitrary::{Result as Drawn, Unstructured};
 
 use crate::{
-    ANCESTORS_MAX, Ask, Caller, Capability, CapabilityId, Method, MintedToken, ModelGlob, Narrowing, Overflow,
-    Part, Price, ProviderId, Quote, RateLimit, Rates, RiskVerdict, RouteClass, Rules, Scope, TimestampUs,
-    TokenPrice, TokenRef, Transport, Usage, admit, attenuate,
+    ANCESTORS_MAX, Ask, Caller, Capability, CapabilityId, Method, MintedToken, ModelGlob, Narrowing,
+    Overflow, Part, Price, ProviderId, Quote, RateLimit, Rates, RiskVerdict, RouteClass, Rules, Scope,
+    TimestampUs, TokenPrice, TokenRef, Transport, Usage, admit, attenuate,
 };
 
 const PROVIDERS: [&str; 4] = ["openai", "anthropic", "groq", "google"];

@@ -62,7 +62,8 @@ pub fn vault_roundtrip(data: &[u8]) {
     let (Ok(vault_id), Ok(generation)) = (bytes.arbitrary(), bytes.arbitrary()) else { return };
     let random = CountingRandom::default();
     let data_key = DataKey::generate(&random).expect("the counter does not fail");
-    let Ok((header, sealed)) = seal::seal_file(&data_key, vault_id, generation, slots, &entries, &random) else {
+    let Ok((header, sealed)) = seal::seal_file(&data_key, vault_id, generation, slots, &entries, &random)
+    else {
         return;
     };
     let file = check_file(&sealed).expect("what was sealed is a file");
@@ -74,7 +75,9 @@ pub fn vault_roundtrip(data: &[u8]) {
 /// A vault that was edited anywhere does not open, with any secret that opens the original.
 pub fn vault_mutate(data: &[u8]) {
     let mut bytes = Unstructured::new(data);
-    let (Ok(by_code), Ok(edited)) = (bytes.arbitrary::<bool>(), edited(&known().file, &mut bytes)) else { return };
+    let (Ok(by_code), Ok(edited)) = (bytes.arbitrary::<bool>(), edited(&known().file, &mut bytes)) else {
+        return;
+    };
     let passphrase = Secret::from(PASSPHRASE);
     let unlock = if by_code { Unlock::Recovery(&known().recovery) } else { Unlock::Passphrase(&passphrase) };
     let opened = open(&edited, &unlock);
@@ -125,7 +128,8 @@ fn make_known() -> Result<Known, Error> {
     let (around, vault_id) = (surroundings(), [5; 16]);
     let data_key = DataKey::generate(around.random.as_ref())?;
     let (passphrase, cost) = (Secret::from(PASSPHRASE), KdfCost::FLOOR);
-    let first = slot::make(&NewSlot::Passphrase { passphrase: &passphrase, cost }, &data_key, &vault_id, &around)?;
+    let first =
+        slot::make(&NewSlot::Passphrase { passphrase: &passphrase, cost }, &data_key, &vault_id, &around)?;
     let second = slot::make(&NewSlot::Recovery, &data_key, &vault_id, &around)?;
     let slots = vec![first.slot, second.slot];
     let random = around.random.as_ref();

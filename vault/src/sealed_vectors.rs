@@ -30,7 +30,14 @@ impl Random for NoRandom {
 
 fn surroundings() -> (Surroundings, Arc<MemoryKeyring>) {
     let keyring = Arc::new(MemoryKeyring::default());
-    (Surroundings { random: Arc::new(CountingRandom::default()), keyring: keyring.clone(), derive: kdf::derive }, keyring)
+    (
+        Surroundings {
+            random: Arc::new(CountingRandom::default()),
+            keyring: keyring.clone(),
+            derive: kdf::derive,
+        },
+        keyring,
+    )
 }
 
 fn entries() -> Entries {
@@ -236,7 +243,11 @@ fn a_slot_cannot_be_moved_to_another_vault_nor_made_cheaper() {
 fn without_randomness_nothing_is_written() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("vault.tfv");
-    let around = Surroundings { random: Arc::new(NoRandom), keyring: Arc::new(MemoryKeyring::default()), derive: kdf::derive };
+    let around = Surroundings {
+        random: Arc::new(NoRandom),
+        keyring: Arc::new(MemoryKeyring::default()),
+        derive: kdf::derive,
+    };
     let error = Vault::create_with(&path, &[NewSlot::Recovery], around).expect_err("no randomness");
     assert_eq!(error.code(), "random_failed");
     assert!(!path.exists());
@@ -309,7 +320,11 @@ fn a_keyring_that_forgets_is_found_out_before_the_vault_depends_on_it() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("vault.tfv");
     let keyring = Arc::new(ForgetfulKeyring(Mutex::new(0)));
-    let around = Surroundings { random: Arc::new(CountingRandom::default()), keyring: keyring.clone(), derive: kdf::derive };
+    let around = Surroundings {
+        random: Arc::new(CountingRandom::default()),
+        keyring: keyring.clone(),
+        derive: kdf::derive,
+    };
     let error = Vault::create_with(&path, &[NewSlot::Keyring], around).expect_err("it forgets");
     assert_eq!(error.code(), "keyring_unavailable");
     assert!(!path.exists());

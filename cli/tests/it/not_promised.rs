@@ -126,7 +126,8 @@ fn what_a_secret_means_is_sent_to_the_provider() {
 #[test]
 fn a_picture_and_the_address_of_a_file_are_sent_to_the_provider() {
     // The dots of a letter are a picture to whoever sees it, and numbers to whoever searches.
-    let dots: Vec<u8> = key("openai").bytes().flat_map(|byte| (0..8).map(move |bit| 255 * (byte >> bit & 1))).collect();
+    let dots: Vec<u8> =
+        key("openai").bytes().flat_map(|byte| (0..8).map(move |bit| 255 * (byte >> bit & 1))).collect();
     let picture = format!("data:image/x-portable-graymap;base64,{}", STANDARD.encode(dots));
     check_reaches_the_provider(json!([{ "type": "image_url", "image_url": { "url": picture } }]));
     let address = "https://files.example/what-the-agent-put-there.png";
@@ -190,7 +191,8 @@ fn who_takes_the_port_while_no_daemon_runs_is_sent_the_capability() {
 #[test]
 fn an_agent_uses_its_own_login_without_the_gateway() {
     const LOGIN: &str = "Bearer eyJhbGciOi.0LOGINSENTINEL0_a-b.c";
-    let gateway = Gateway::start_with(&Setup { provider: "auth = \"passthrough\"".to_owned(), ..Setup::default() });
+    let gateway =
+        Gateway::start_with(&Setup { provider: "auth = \"passthrough\"".to_owned(), ..Setup::default() });
     gateway.run(["kill"]).expect(0);
     let login = Request::post("/v1/chat/completions", BODY).field("Authorization", LOGIN);
     Client::tcp(gateway.mock.address).ask(&login).expect(200);
@@ -224,7 +226,8 @@ fn an_old_copy_of_the_vault_opens_with_the_old_passphrase() {
     fs::write(thief.file("vault.tfv"), copy).unwrap();
     fs::set_permissions(thief.file("vault.tfv"), fs::Permissions::from_mode(0o600)).unwrap();
     let passphrase = vault::Secret::from(PASSPHRASE);
-    let opened = vault::Vault::open(&thief.file("vault.tfv"), &vault::Unlock::Passphrase(&passphrase)).unwrap();
+    let opened =
+        vault::Vault::open(&thief.file("vault.tfv"), &vault::Unlock::Passphrase(&passphrase)).unwrap();
     let entry = opened.entry("openai", vault::EntryKind::Inference).unwrap();
     assert_eq!(entry.secret().expose(), key("openai"));
 }

@@ -11,7 +11,9 @@ use super::{BYTES_MAX, chunks, cuts};
 use crate::caller::framing::{self, Arrived, BodyFraming};
 use crate::config::Config;
 use crate::request::route;
-use crate::wire::{LimitField, RequestFacts, RequestFault, inject_include_usage, limit_output, request_facts};
+use crate::wire::{
+    LimitField, RequestFacts, RequestFault, inject_include_usage, limit_output, request_facts,
+};
 
 static CONFIG: LazyLock<Config> =
     LazyLock::new(|| Config::parse("", Path::new("/nowhere")).expect("nothing is no fault"));
@@ -63,7 +65,9 @@ fn check_head(head: &[u8], body: BodyFraming) {
     assert_eq!(values("host").len(), 1);
     match (&values("content-length")[..], &values("transfer-encoding")[..], body) {
         ([], [], BodyFraming::Length(0)) => {}
-        ([length], [], BodyFraming::Length(expected)) => assert_eq!(*length, expected_digits(length, expected)),
+        ([length], [], BodyFraming::Length(expected)) => {
+            assert_eq!(*length, expected_digits(length, expected))
+        }
         ([], [coding], BodyFraming::Chunked) => assert!(coding.eq_ignore_ascii_case(b"chunked")),
         other => panic!("{other:?}"),
     }
@@ -94,7 +98,10 @@ pub fn path_canon(data: &[u8]) {
     for method in [http::Method::GET, http::Method::POST] {
         let Ok(route) = route::resolve(&CONFIG, &method, &target) else { continue };
         let sent = route::canonical(route.upstream_target.as_bytes()).expect("what is sent on is canonical");
-        assert_eq!(sent.path.as_bytes(), route.upstream_target.split('?').next().unwrap_or_default().as_bytes());
+        assert_eq!(
+            sent.path.as_bytes(),
+            route.upstream_target.split('?').next().unwrap_or_default().as_bytes()
+        );
         assert_eq!(keys(sent.query.unwrap_or_default()), 0, "{}", route.upstream_target);
         assert!(route.model.is_none_or(|model| sent.path.contains(&model)));
     }
@@ -143,7 +150,8 @@ fn walked(path: &[u8]) -> Vec<Vec<u8>> {
 fn decoded(text: &[u8]) -> Vec<u8> {
     let (mut out, mut rest) = (Vec::new(), text);
     while let [first, after @ ..] = rest {
-        let digit = |at: usize| char::from(*after.get(at)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digit =
+            |at: usize| char::from(*after.get(at)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         match (first, digit(0), digit(1)) {
             (b'%', Some(high), Some(low)) => {
                 out.push(high << 4 | low);
@@ -228,14 +236,19 @@ fn member<'j>(members: &Members<'j>, name: &str) -> Option<&'j RawValue> {
 
 fn check_facts(facts: &RequestFacts, members: &Members<'_>) {
     let value = |name: &str| -> Value {
-        member(members, name).map_or(Value::Null, |value| serde_json::from_str(value.get()).expect("it is JSON"))
+        member(members, name)
+            .map_or(Value::Null, |value| serde_json::from_str(value.get()).expect("it is JSON"))
     };
     assert_eq!(facts.model.as_deref(), value("model").as_str());
     assert_eq!(facts.stream, value("stream").as_bool());
     assert_eq!(facts.names_other_models, !value("models").is_null());
     assert_eq!(facts.is_background, value("background").as_bool().unwrap_or(false));
     let plain = ["max_tokens", "max_completion_tokens", "max_output_tokens"].map(&value);
-    let config = if value("generationConfig").is_null() { value("generation_config") } else { value("generationConfig") };
+    let config = if value("generationConfig").is_null() {
+        value("generation_config")
+    } else {
+        value("generationConfig")
+    };
     let nested = [&config["maxOutputTokens"], &config["max_output_tokens"], &value("options")["num_predict"]];
     let positive = |value: &&Value| value.as_i64().is_some_and(|tokens| tokens > 0);
     let limits = plain.iter().chain(nested).filter(positive).filter_map(Value::as_u64);
