@@ -37,3 +37,45 @@ fn words(matches: &ArgMatches) -> Vec<&str> {
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every name that a command or an option has, at whatever depth.
+    fn names(command: &clap::Command, names: &mut Vec<String>) {
+        names.push(command.get_name().to_owned());
+        let long = |argument: &clap::Arg| argument.get_long().map(|name| format!("--{name}"));
+        names.extend(command.get_arguments().filter_map(long));
+        command.get_subcommands().for_each(|inner| self::names(inner, names));
+    }
+
+    fn any_word() -> impl Strategy<Value = String> {
+        let mut known = Vec::new();
+        names(&Args::command(), &mut known);
+        prop_oneof![
+            6 => proptest::sample::select(known),
+            2 => "[-=a-z0-9./:*$]{0,12}",
+            1 => ".{0,20}",
+            1 => Just("1.00/daily".to_owned()),
+        ]
+    }
+
+    proptest! {
+        /// What cannot be meant is told in words, and help is help.
+        #[test]
+        fn no_arguments_are_a_fault(typed in proptest::collection::vec(any_word(), 0..8)) {
+            let typed = std::iter::once("tokfence".to_owned()).chain(typed);
+            if let Err(error) = Args::try_parse_from(typed) {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn the_commands_agree_with_themselves() {
+        Args::command().debug_assert();
+    }
+}

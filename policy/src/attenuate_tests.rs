@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::{Ask, Caller, CapabilityId, Quote, RiskVerdict, Transport, admit};
+use crate::fuzzing::{Request, capability, id, may, rules};
 
 const PROVIDERS: [&str; 4] = ["openai", "anthropic", "groq", "google"];
 const GLOBS: [&str; 12] = [
@@ -26,28 +26,6 @@ const MODELS: [&str; 8] =
 
 fn parsed<T: std::str::FromStr<Err: std::fmt::Debug>>(texts: &[&str]) -> Vec<T> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
-}
-
-fn id(number: usize) -> CapabilityId {
-    format!("{number:08}").parse().unwrap()
-}
-
-fn capability(number: usize, parent: Option<usize>, scope: Scope) -> Capability {
-    Capability {
-        id: id(number),
-        secret_hash: [0; 32],
-        agent: "ci".parse().unwrap(),
-        parent: parent.map(id),
-        scope,
-        created_at: 0,
-        expires_at: Some(1_000),
-        revoked_at: None,
-    }
-}
-
-fn rules(capabilities: impl IntoIterator<Item = Capability>) -> Rules {
-    let capabilities = capabilities.into_iter().map(|capability| (capability.id, capability)).collect();
-    Rules { capabilities, ..Rules::default() }
 }
 
 #[track_caller]
@@ -205,38 +183,24 @@ fn wanted() -> impl Strategy<Value = Narrowing> {
     )
 }
 
-/// A request: provider, class, method, model, fallbacks, transport, instant.
-type Request = (ProviderId, RouteClass, Method, Option<&'static str>, bool, bool, TimestampUs);
-
 fn requests() -> impl Strategy<Value = Request> {
-    (
+    let what = (
         select(parsed::<ProviderId>(&PROVIDERS)),
         select(RouteClass::ALL.to_vec()),
         select(Method::ALL.to_vec()),
         proptest::option::weighted(0.9, select(MODELS.to_vec())),
-        proptest::bool::weighted(0.1),
-        any::<bool>(),
-        0..1_500_i64,
+    );
+    (what, proptest::bool::weighted(0.1), any::<bool>(), 0..1_500_i64).prop_map(
+        |((provider, class, method, model), names_other_models, is_unix, at)| Request {
+            provider,
+            class,
+            method,
+            model: model.map(str::to_owned),
+            names_other_models,
+            is_unix,
+            at,
+        },
     )
-}
-
-/// Whether this capability alone, whatever it was made from, may do that.
-fn may(capability: &Capability, request: &Request) -> bool {
-    let (provider, class, method, model, names_other_models, is_unix, now) = request;
-    let alone = Capability { parent: None, ..capability.clone() };
-    let ask = Ask {
-        provider,
-        class: *class,
-        method: *method,
-        model: *model,
-        names_other_models: *names_other_models,
-        transport: if *is_unix { Transport::Unix } else { Transport::Tcp },
-        quote: Quote::FREE,
-    };
-    let risk = RiskVerdict::default();
-    let caller = Caller { agent: &alone.agent, capability: Some(&alone), risk: &risk };
-    let rules = Rules::default();
-    rules.check_caller(Some(&alone), &alone.agent, *now).is_ok() && admit(&rules, &caller, &ask).is_ok()
 }
 
 proptest! {

@@ -28,6 +28,8 @@ mod admit;
 pub mod scan;
 pub mod reconcile;
 mod attenuate;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 
 pub use admit::{Ask, Caller, Plan, Transport, admit};
 pub use attenuate::{CHILDREN_MAX, DESCENDANTS_MAX, Narrowed, Narrowing, attenuate};

@@ -70,7 +70,7 @@ impl KdfCost {
         out
     }
 
-    fn check_ceiling(self) -> Result<(), Error> {
+    pub(crate) fn check_ceiling(self) -> Result<(), Error> {
         let Self { m_kib, t, p } = self;
         let most = Self::CEILING;
         let is_possible = t >= 1 && p >= 1 && m_kib >= 8 * u32::from(p);

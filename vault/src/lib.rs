@@ -57,6 +57,8 @@ mod transfer;
 pub mod dotenv;
 pub mod legacy;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod sealed_vectors;
 

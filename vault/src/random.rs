@@ -15,6 +15,20 @@ pub(crate) fn draw<const N: usize>(random: &dyn Random) -> Result<[u8; N], Error
     Ok(out)
 }
 
+/// Gives 0, 1, 2, … and starts over after 255.
+#[cfg(any(test, fuzzing))]
+#[derive(Default)]
+pub(crate) struct CountingRandom(std::sync::atomic::AtomicU8);
+
+#[cfg(any(test, fuzzing))]
+impl Random for CountingRandom {
+    fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
+        let next = || self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        out.iter_mut().for_each(|byte| *byte = next());
+        Ok(())
+    }
+}
+
 /// The operating system's generator, the only one outside tests.
 pub(crate) struct SystemRandom;
 

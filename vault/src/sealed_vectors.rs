@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use zeroize::Zeroizing;
@@ -13,24 +12,13 @@ use crate::entry::{Entries, Entry, EntryKind, NewEntry};
 use crate::format::{self, Header, Slot};
 use crate::keyring::SecretStore;
 use crate::keyring::tests::MemoryKeyring;
-use crate::random::Random;
+use crate::random::{CountingRandom, Random};
 use crate::seal::{self, DataKey};
 use crate::slot::{self, NewSlot, SlotKind, Surroundings, Unlock};
-use crate::{Error, KdfCost, Secret, Vault, open_export, payload};
+use crate::{Error, KdfCost, Secret, Vault, kdf, open_export, payload};
 
 const PASSPHRASE: &str = "correct horse battery";
 const NOW_US: i64 = 1_764_000_000_000_000;
-
-/// Gives 0, 1, 2, … and starts over after 255.
-#[derive(Default)]
-struct CountingRandom(AtomicU8);
-
-impl Random for CountingRandom {
-    fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
-        out.iter_mut().for_each(|byte| *byte = self.0.fetch_add(1, Ordering::Relaxed));
-        Ok(())
-    }
-}
 
 struct NoRandom;
 
@@ -42,7 +30,14 @@ impl Random for NoRandom {
 
 fn surroundings() -> (Surroundings, Arc<MemoryKeyring>) {
     let keyring = Arc::new(MemoryKeyring::default());
-    (Surroundings { random: Arc::new(CountingRandom::default()), keyring: keyring.clone() }, keyring)
+    (
+        Surroundings {
+            random: Arc::new(CountingRandom::default()),
+            keyring: keyring.clone(),
+            derive: kdf::derive,
+        },
+        keyring,
+    )
 }
 
 fn entries() -> Entries {
@@ -248,7 +243,11 @@ fn a_slot_cannot_be_moved_to_another_vault_nor_made_cheaper() {
 fn without_randomness_nothing_is_written() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("vault.tfv");
-    let around = Surroundings { random: Arc::new(NoRandom), keyring: Arc::new(MemoryKeyring::default()) };
+    let around = Surroundings {
+        random: Arc::new(NoRandom),
+        keyring: Arc::new(MemoryKeyring::default()),
+        derive: kdf::derive,
+    };
     let error = Vault::create_with(&path, &[NewSlot::Recovery], around).expect_err("no randomness");
     assert_eq!(error.code(), "random_failed");
     assert!(!path.exists());
@@ -321,7 +320,11 @@ fn a_keyring_that_forgets_is_found_out_before_the_vault_depends_on_it() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("vault.tfv");
     let keyring = Arc::new(ForgetfulKeyring(Mutex::new(0)));
-    let around = Surroundings { random: Arc::new(CountingRandom::default()), keyring: keyring.clone() };
+    let around = Surroundings {
+        random: Arc::new(CountingRandom::default()),
+        keyring: keyring.clone(),
+        derive: kdf::derive,
+    };
     let error = Vault::create_with(&path, &[NewSlot::Keyring], around).expect_err("it forgets");
     assert_eq!(error.code(), "keyring_unavailable");
     assert!(!path.exists());

@@ -111,11 +111,16 @@ impl NewSlot<'_> {
 pub(crate) struct Surroundings {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) keyring: Arc<dyn SecretStore>,
+    /// From a passphrase to a key. Outside the crate's own tests it is [`kdf::derive`].
+    pub(crate) derive: Derive,
 }
+
+/// Makes a slot's key of a passphrase, the slot's salt and its cost.
+pub(crate) type Derive = fn(&[u8], &[u8; 16], KdfCost) -> Result<KeyBytes, Error>;
 
 impl Surroundings {
     pub(crate) fn system() -> Self {
-        Self { random: Arc::new(SystemRandom), keyring: Arc::new(SystemKeyring) }
+        Self { random: Arc::new(SystemRandom), keyring: Arc::new(SystemKeyring), derive: kdf::derive }
     }
 }
 
@@ -139,7 +144,7 @@ pub(crate) fn make(
     match new {
         NewSlot::Passphrase { passphrase, cost } => {
             let text = passphrase::check_new(passphrase)?;
-            let key = kdf::derive(text.as_bytes(), &salt, *cost)?;
+            let key = (around.derive)(text.as_bytes(), &salt, *cost)?;
             let wrapped = seal::wrap(data_key, &key, salt, &context(vault_id, 1, &cost.to_bytes()), random)?;
             Ok(MadeSlot { slot: Slot::Passphrase { cost: *cost, wrapped }, recovery: None })
         }
@@ -185,7 +190,7 @@ pub(crate) fn open(
     let opened = match (slot, unlock) {
         (Slot::Passphrase { cost, wrapped }, Unlock::Passphrase(passphrase)) => {
             let text = passphrase::normalise(passphrase);
-            let key = kdf::derive(text.as_bytes(), &wrapped.salt, *cost)?;
+            let key = (around.derive)(text.as_bytes(), &wrapped.salt, *cost)?;
             seal::unwrap(wrapped, &key, &context(vault_id, 1, &cost.to_bytes()))
         }
         (Slot::Keyring { wrapped, .. }, Unlock::Keyring) => {

@@ -16,7 +16,7 @@ use crate::support::{
 const CHAT: &str = "/openai/v1/chat/completions";
 const BODY: &str = r#"{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
 
-fn key(provider: &str) -> &'static str {
+pub(crate) fn key(provider: &str) -> &'static str {
     KEYS.iter().find(|key| key.provider == provider).unwrap().key
 }
 
@@ -24,12 +24,12 @@ fn stars(secret: &str) -> String {
     "*".repeat(secret.len())
 }
 
-fn ask(gateway: &Gateway, body: &str, script: &str) -> Response {
+pub(crate) fn ask(gateway: &Gateway, body: &str, script: &str) -> Response {
     gateway.ask(Request::post(CHAT, body).bearer(&gateway.token).script(script))
 }
 
 /// A stream of a chat whose words are these.
-fn chat(words: &[&str]) -> Vec<u8> {
+pub(crate) fn chat(words: &[&str]) -> Vec<u8> {
     let event = |word: &&str| {
         let delta = json!({ "id": "c", "choices": [{ "index": 0, "delta": { "content": word } }] });
         format!("data: {delta}\n\n")
@@ -40,7 +40,7 @@ fn chat(words: &[&str]) -> Vec<u8> {
 }
 
 /// The words of a stream.
-fn words(stream: &str) -> String {
+pub(crate) fn words(stream: &str) -> String {
     let data = stream.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
     let parse = |data: &str| serde_json::from_str::<Value>(data).ok();
     data.filter_map(parse)
@@ -218,7 +218,7 @@ fn what_only_looks_like_a_secret_is_sent_and_told_of_once() {
 }
 
 /// Adds a canary and answers its text.
-fn canary(gateway: &Gateway, args: &[&str]) -> String {
+pub(crate) fn canary(gateway: &Gateway, args: &[&str]) -> String {
     let args: Vec<&str> = ["--json", "canary", "add"].iter().chain(args).copied().collect();
     gateway.run(args).expect(0).json()["value"].as_str().unwrap().to_owned()
 }

@@ -35,6 +35,7 @@ mod canary;
 mod notifications;
 mod watch;
 mod sentinel;
+mod not_promised;
 mod prompts;
 mod cli_faults;
 mod demo;

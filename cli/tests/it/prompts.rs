@@ -8,7 +8,7 @@ const KEY: &str = "sk-typed-by-a-person-0123456789";
 
 /// Starts a command of the program in a pseudo-terminal of its own, with nothing in the environment to answer for
 /// the person.
-fn at_terminal(home: &Home, args: &[&str]) -> PtySession {
+pub(crate) fn at_terminal(home: &Home, args: &[&str]) -> PtySession {
     let mut command = home.command(args.iter().copied()).without_passphrase();
     let command = std::mem::replace(command.inner(), std::process::Command::new("true"));
     spawn_command(command, Some(PATIENCE.as_millis().try_into().unwrap())).unwrap()
@@ -16,14 +16,14 @@ fn at_terminal(home: &Home, args: &[&str]) -> PtySession {
 
 /// Waits for a question and types the answer.
 #[track_caller]
-fn answer(terminal: &mut PtySession, question: &str, answer: &str) {
+pub(crate) fn answer(terminal: &mut PtySession, question: &str, answer: &str) {
     terminal.exp_string(question).unwrap();
     terminal.send_line(answer).unwrap();
 }
 
 /// Everything the terminal shows from here to the program's end.
 #[track_caller]
-fn rest(mut terminal: PtySession) -> String {
+pub(crate) fn rest(mut terminal: PtySession) -> String {
     terminal.exp_eof().unwrap()
 }
 

@@ -17,16 +17,34 @@ pub(crate) enum BodyFraming {
     Chunked,
 }
 
-/// Finds the end of the head in `bytes`: the index after the empty line. `from` is where the search may begin,
-/// because everything before it was searched already.
-pub(crate) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
+/// What the bytes that have come so far hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrived {
+    /// A whole head, up to here.
+    Head(usize),
+    /// A line that ends in a bare line feed: the end of such a head would be waited for in vain.
+    BareLineFeed,
+    /// The beginning of a head.
+    Part,
+}
+
+/// Looks for a head in `bytes`. `from` is where the search may begin, because everything before it was searched already.
+pub(crate) fn look(bytes: &[u8], from: usize) -> Arrived {
+    match head_end(bytes, from) {
+        Some(end) => Arrived::Head(end),
+        None if has_bare_line_feed(bytes, from) => Arrived::BareLineFeed,
+        None => Arrived::Part,
+    }
+}
+
+/// The index after the empty line.
+fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     let start = from.saturating_sub(3);
     memchr::memmem::find(&bytes[start..], b"\r\n\r\n").map(|at| start + at + 4)
 }
 
-/// Whether `bytes` from `from` on hold a line feed that no carriage return stands before: the end of such a head
-/// would be waited for in vain.
-pub(crate) fn has_bare_line_feed(bytes: &[u8], from: usize) -> bool {
+/// Whether a line feed stands anywhere that has no carriage return before it.
+fn has_bare_line_feed(bytes: &[u8], from: usize) -> bool {
     memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at).any(|at| at == 0 || bytes[at - 1] != b'\r')
 }
 

@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::caller::connection::Connection;
-use crate::caller::framing::{self, BodyFraming};
+use crate::caller::framing::{self, Arrived, BodyFraming};
 use crate::caller::socket::Socket;
 
 const READ_BYTES: usize = 8 * 1024;
@@ -126,13 +126,18 @@ impl Guard {
     /// Collects a head until it is complete, then checks it and lets it through.
     fn poll_head(&mut self, cx: &mut Context<'_>, searched: usize) -> Poll<io::Result<Step>> {
         let is_awaited = self.connection.awaits_request();
-        if is_awaited && let Some(end) = framing::head_end(&self.buffer, searched) {
-            self.finish_head(end);
-            return Poll::Ready(Ok(Step::Again));
-        }
-        if is_awaited && framing::has_bare_line_feed(&self.buffer, searched) {
-            self.refuse(&framing::bare_line_ending());
-            return Poll::Ready(Ok(Step::Again));
+        if is_awaited {
+            match framing::look(&self.buffer, searched) {
+                Arrived::Head(end) => {
+                    self.finish_head(end);
+                    return Poll::Ready(Ok(Step::Again));
+                }
+                Arrived::BareLineFeed => {
+                    self.refuse(&framing::bare_line_ending());
+                    return Poll::Ready(Ok(Step::Again));
+                }
+                Arrived::Part => {}
+            }
         }
         let searched = if is_awaited { self.buffer.len() } else { searched };
         self.state = State::Head { searched };

@@ -1,13 +1,11 @@
-//! What must be true of any bytes that a provider sends, for the fuzzer: the targets in `fuzz/` call these functions, and
-//! a fault is a panic. The tests below try each with the fuzzer's seeds and with random bytes.
-//!
-//! Of the bytes that a function is given, the first eight say where the rest is cut into chunks.
+//! What a provider sends. Of the bytes that a function is given, the first eight say where the rest is cut into chunks.
 
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::{BYTES_MAX, chunks, cuts};
 use crate::fence::{Fence, Passed, Watch, Watched};
 use crate::wire::Framing;
 use crate::wire::sse::{Frames, Piece};
@@ -16,8 +14,6 @@ use crate::wire::tokens::{Container, Leaves, Text, Tokens};
 /// What is looked for. One is short enough to be looked for whole only, one is not.
 const SECRETS: [&str; 2] =
     ["sk-proj-Zk4mQw8RtY2pLx7V", "sk-ant-api03-hG5fD3sA1qW9eR7tY5uI3oP1aS9dF7gH5jK3lZ1xC9vB7nM5qW3eR1tYAA"];
-/// Longer inputs find nothing that shorter ones do not, and what is held back has a limit of its own.
-const BYTES_MAX: usize = 16 * 1024;
 /// What is deeper has no place, and neither has what stands below a longer key.
 const DEPTH_MAX: usize = 64;
 const KEY_MAX: usize = 128;
@@ -344,64 +340,4 @@ fn answer(data: &[u8]) -> (Option<Framing>, Vec<u8>) {
     }
     answer.truncate(BYTES_MAX);
     (framing, answer)
-}
-
-/// Where the rest of the bytes is cut, and the rest.
-fn cuts(data: &[u8]) -> (u64, &[u8]) {
-    let (cuts, rest) = data.split_at_checked(8).unwrap_or((&[], data));
-    let cuts = cuts.try_into().map_or(0, u64::from_le_bytes);
-    (cuts, &rest[..rest.len().min(BYTES_MAX)])
-}
-
-/// Chunks of different lengths, most of them short, the same ones again and again.
-fn chunks(mut cuts: u64, mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        cuts = cuts.rotate_right(6);
-        let length = match cuts & 63 {
-            0 => bytes.len(),
-            length @ 48.. => usize::from(u8::try_from(length).ok()?) * 20,
-            length => usize::from(u8::try_from(length).ok()?),
-        };
-        let (chunk, rest) = bytes.split_at(length.min(bytes.len()));
-        bytes = rest;
-        (!chunk.is_empty()).then_some(chunk)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    type Target = (&'static str, fn(&[u8]));
-    const TARGETS: [Target; 4] = [
-        ("sse_frame", sse_frame),
-        ("json_leaves", json_leaves),
-        ("scan_stream", scan_stream),
-        ("mask", mask),
-    ];
-
-    #[test]
-    fn the_seeds_of_the_fuzzer_are_no_faults() {
-        for (name, target) in TARGETS {
-            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/").to_owned() + name;
-            let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-            assert!(!files.is_empty(), "{name}");
-            files.iter().for_each(|file| target(&std::fs::read(file).unwrap()));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_are_a_fault(
-            cuts: [u8; 8],
-            kind in 0u8..8,
-            bytes in "([ -~\n]|data: |\r\n|\\{\"a\":|\\[\"|\"\\}|\"\\]|[\u{1}-\u{8}]|[é\u{200b}😀]|\\\\u0041|\\\\){0,60}",
-        ) {
-            for (name, target) in TARGETS {
-                let kind = if name == "mask" || name == "scan_stream" { vec![kind] } else { vec![] };
-                target(&[&cuts[..], &kind, bytes.as_bytes()].concat());
-            }
-        }
-    }
 }

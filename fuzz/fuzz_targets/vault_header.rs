@@ -1,0 +1,4 @@
+//! See `vault::fuzzing::vault_header`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| vault::fuzzing::vault_header(data));
