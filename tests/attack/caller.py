@@ -4,6 +4,7 @@ import asyncio
 import collections
 import random
 import re
+import time
 
 import mutate
 import seeds
@@ -11,8 +12,10 @@ from home import KEY
 
 # How many are under way at the same time, in each process.
 AT_ONCE = 24
-# An incomplete request gets no answer: after this long its caller says that nothing more will come.
+# An incomplete request gets no answer: its caller says that nothing more will come, after this long and some times
+# what an answer takes on this machine now. Who says so while he is answered would be taken for one who has left.
 PATIENCE_S = 0.1
+PATIENCE_TIMES = 5
 # And after this long it leaves. Nothing that is said above takes longer.
 DEADLINE_S = 20
 
@@ -29,6 +32,7 @@ class _Callers:
         self.seeds = list(seeds.requests(job["token"]))
         self.posts = [seed for seed in self.seeds if seed.startswith(b"POST") and seed.count(b" HTTP/1.1\r\n") == 1]
         self.left = job["count"]
+        self.pace_s = 0.2
         self.statuses = collections.Counter()
         self.faults = []
 
@@ -62,18 +66,22 @@ class _Callers:
         connect = self.random.random() < 0.5
         opened = asyncio.open_connection(*self.job["address"]) if connect else asyncio.open_unix_connection(self.job["socket"])
         reader, writer = await opened
-        answer = b""
+        answer, began, has_ended = b"", time.monotonic(), False
         try:
             writer.write(data)
             while True:
                 try:
-                    part = await asyncio.wait_for(reader.read(65536), PATIENCE_S)
+                    patience = DEADLINE_S if has_ended else PATIENCE_S + PATIENCE_TIMES * self.pace_s
+                    part = await asyncio.wait_for(reader.read(65536), patience)
                 except asyncio.TimeoutError:
-                    if writer.can_write_eof() and not writer.is_closing():
+                    if not writer.is_closing():
                         writer.write_eof()
-                    part = await reader.read(65536)
+                    has_ended = True
+                    continue
                 answer += part
                 if not part or _is_whole(answer):
+                    if not has_ended:
+                        self.pace_s += (time.monotonic() - began - self.pace_s) / 16
                     return answer
         finally:
             writer.close()
