@@ -1,7 +1,7 @@
 // Everything a page can try on a server of another origin. Each attempt asks for a path that names it, and tells what
 // it could read: null is nothing.
 
-const LIMIT_MS = 4000;
+const LIMIT_MS = 20000;
 
 const within = (promise) =>
   Promise.race([promise, new Promise((resolve) => setTimeout(() => resolve(null), LIMIT_MS))]).catch(() => null);

@@ -13,7 +13,7 @@ FEATURES_OFF = (
     "LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests,PrivateNetworkAccessSendPreflights,HttpsUpgrades,"
     "HttpsFirstBalancedModeAutoEnable"
 )
-PATIENCE_S = 50
+PATIENCE_S = 120
 LOADED = 'document.readyState === "complete" || new Promise((resolve) => addEventListener("load", resolve))'
 
 
