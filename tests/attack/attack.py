@@ -5,6 +5,7 @@ import asyncio
 import collections
 import multiprocessing
 import random
+import socket
 import sys
 import threading
 import time
@@ -18,6 +19,11 @@ PROCESSES = 2
 WARM_UP = 2000
 GROWTH_MAX_KIB = 32 * 1024
 FILES_MAX_MORE = 16
+# Rows that refusals without end may add: what is kept apart of one caller, and some for each ten seconds of it.
+FLOOD_ROWS_MAX = 256
+FLOOD_ROWS_EACH_10_S = 3
+# Requests that are sent before their answers are read.
+FLOOD_AT_ONCE = 50
 
 
 class Attack:
@@ -47,6 +53,27 @@ class Attack:
         told = ", ".join(f"{number} x {status}" for status, number in statuses.most_common())
         print(f"{what}: {sum(statuses.values())} in {took:.0f} s ({sum(statuses.values()) / took:.0f}/s): {told}")
         return statuses
+
+    def flood(self, count):
+        """Asks `count` times for ever new paths of a provider that there is not, and looks at what the log makes of it."""
+        rows, began = self.home.rows("count(*)")[0][0], time.monotonic()
+        with socket.create_connection(self.home.address, 60) as connection:
+            for first in range(0, count, FLOOD_AT_ONCE):
+                asked = range(first, min(first + FLOOD_AT_ONCE, count))
+                heads = (f"GET /nobody/{'x' * 400}/{number} HTTP/1.1\r\nHost: localhost\r\n\r\n" for number in asked)
+                connection.sendall("".join(heads).encode())
+                answers = b""
+                while answers.count(b"HTTP/1.1 404") < len(asked) or not answers.endswith(b"}"):
+                    part = connection.recv(65536)
+                    if not part:
+                        raise Failure("a refused caller was cut off")
+                    answers += part
+        took = time.monotonic() - began
+        time.sleep(0.2)
+        more = self.home.rows("count(*)")[0][0] - rows
+        size = sum(path.stat().st_size for path in self.home.path.glob("tokfence.db*"))
+        print(f"a flood: {count} refusals in {took:.0f} s are {more} rows; the database has {size // 1024} KiB")
+        self.expect(more <= FLOOD_ROWS_MAX + FLOOD_ROWS_EACH_10_S * (took // 10 + 2), f"{more} rows of a flood")
 
     def expect(self, holds, what):
         if not holds:
@@ -103,6 +130,7 @@ def run(args):
         this.expect(provider.requests - asked <= args.answers, "a request was sent twice")
         this.expect(statuses["200"] and statuses["502"], "every answer passed, or none")
         this.check_rows()
+        this.flood(args.flood)
         growth = this.check_process(resident_kib, files)
         rows = home.rows("count(*), sum(repeats)")[0]
         faults = this.faults + provider.faults
@@ -118,6 +146,7 @@ def main():
     parser.add_argument("--tokfence", required=True)
     parser.add_argument("--requests", type=int, default=15_000)
     parser.add_argument("--answers", type=int, default=4_000)
+    parser.add_argument("--flood", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     try:
         sys.exit(run(parser.parse_args()))

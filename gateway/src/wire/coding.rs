@@ -183,4 +183,31 @@ mod tests {
         }
         assert!(Decoder::new("compress").is_none());
     }
+
+    #[test]
+    fn a_bomb_behind_much_that_is_none_is_one_as_well() {
+        let mut state = 1u64;
+        let noise = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        });
+        let text: Vec<u8> = noise.take(1024 * 1024).chain(std::iter::repeat_n(0, 20 * 1024 * 1024)).collect();
+        for coding in CODINGS {
+            let coded = coded(coding, &text);
+            assert!(coded.len() as u64 * RATIO_MAX > text.len() as u64, "the whole is within the bounds");
+            let mut decoder = decoder(coding);
+            assert!(coded.chunks(64 * 1024).any(|piece| decoder.decode(piece).is_err()), "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_provider_does_not_choose_how_far_zstd_looks_back() {
+        for (window_log, is_read) in [(23, true), (24, false), (27, false)] {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(window_log).unwrap();
+            encoder.write_all(b"short").unwrap();
+            let coded = encoder.finish().unwrap();
+            assert_eq!(decoder("zstd").decode(&coded).is_ok(), is_read, "{window_log}");
+        }
+    }
 }
