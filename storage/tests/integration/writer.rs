@@ -181,14 +181,16 @@ fn who_knocks_at_ever_new_doors_for_hours_has_a_row_each_ten_seconds_at_last() {
     const SECONDS: i64 = 4 * 60 * 60;
     let home = Home::new();
     let (ledger, writer) = home.writer();
+    // Old rows would be removed.
+    let begin = ledger.now();
     for second in 0..SECONDS {
-        let row = refusal(1, "invalid_route", &format!("/{second}"));
-        ledger.record_refusal(RequestRow { started_at: second * 1_000_000, agent: None, ..row });
+        let row = refusal(second.unsigned_abs(), "invalid_route", &format!("/{second}"));
+        ledger.record_refusal(RequestRow { started_at: begin + second * 1_000_000, agent: None, ..row });
         if second % 1_000 == 0 {
             ledger.flush(PATIENCE).unwrap();
         }
     }
-    let honest = RequestRow { started_at: SECONDS * 1_000_000, ..refusal(2, "killed", "/openai") };
+    let honest = RequestRow { started_at: begin + SECONDS * 1_000_000, ..refusal(SECONDS.unsigned_abs(), "killed", "/openai") };
     ledger.record_refusal(honest);
     writer.shutdown().unwrap();
     let store = home.store();
