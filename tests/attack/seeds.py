@@ -32,7 +32,7 @@ def _targets():
 
 
 def requests(token):
-    """About two hundred of them: every body in every framing, every target in every way to present a capability."""
+    """138 of them: every body in every framing, every target in every way to present a capability."""
     json_type = "Content-Type: application/json"
     for document in _bodies():
         for body in (json.dumps(document).encode(), json.dumps(document, ensure_ascii=True, indent=1).encode()):
