@@ -190,7 +190,10 @@ fn who_knocks_at_ever_new_doors_for_hours_has_a_row_each_ten_seconds_at_last() {
             ledger.flush(PATIENCE).unwrap();
         }
     }
-    let honest = RequestRow { started_at: begin + SECONDS * 1_000_000, ..refusal(SECONDS.unsigned_abs(), "killed", "/openai") };
+    let honest = RequestRow {
+        started_at: begin + SECONDS * 1_000_000,
+        ..refusal(SECONDS.unsigned_abs(), "killed", "/openai")
+    };
     ledger.record_refusal(honest);
     writer.shutdown().unwrap();
     let store = home.store();
