@@ -13,6 +13,10 @@ const WINDOW_US: i64 = 10_000_000;
 /// How many different refusals are kept apart in one window. Beyond it the path, which the caller chooses freely, is
 /// left out, and what then is equal is folded.
 const WINDOWS_MAX: usize = 1_024;
+/// How many different refusals one agent, or all together who prove to be none, may have at once, and after how long it
+/// may have one more. Whoever knocks at ever new doors for days would otherwise fill the disk.
+const DIFFERENT_MAX: u32 = 256;
+const ONE_MORE_AFTER_US: i64 = 10_000_000;
 
 /// What makes two refusals equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +41,15 @@ pub(crate) struct Pending {
 #[derive(Debug, Default)]
 pub(crate) struct Folder {
     windows: HashMap<Key, Window>,
+    /// What callers have left of [`DIFFERENT_MAX`]; those who have all of it may be missing.
+    left: HashMap<Option<AgentName>, Left>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    count: u32,
+    /// Up to when what refills is counted in.
+    at: TimestampUs,
 }
 
 #[derive(Debug)]
@@ -94,11 +107,33 @@ impl Folder {
         if self.windows.len() + places.len() >= WINDOWS_MAX {
             self.windows.retain(|_, window| window.covers(row.started_at));
         }
-        if self.windows.len() + places.len() >= WINDOWS_MAX {
+        let is_full = self.windows.len() + places.len() >= WINDOWS_MAX;
+        if is_full || !self.takes_one(&key.agent, row.started_at) {
             (row.provider, row.path) = (None, LogText::path("*"));
             (key.provider, key.path) = (None, row.path.clone());
         }
         key
+    }
+
+    /// Whether one more refusal of this caller is kept apart from its others.
+    fn takes_one(&mut self, agent: &Option<AgentName>, now: TimestampUs) -> bool {
+        let full = Left { count: DIFFERENT_MAX, at: now };
+        if self.left.len() >= WINDOWS_MAX {
+            self.left.retain(|_, left| left.refilled(now).count < DIFFERENT_MAX);
+        }
+        let left = self.left.entry(agent.clone()).or_insert(full);
+        *left = left.refilled(now);
+        let taken = left.count.checked_sub(1);
+        left.count = taken.unwrap_or_default();
+        taken.is_some()
+    }
+}
+
+impl Left {
+    fn refilled(self, now: TimestampUs) -> Self {
+        let more = now.saturating_sub(self.at).max(0) / ONE_MORE_AFTER_US;
+        let count = u32::try_from(more).unwrap_or(u32::MAX).saturating_add(self.count).min(DIFFERENT_MAX);
+        Self { count, at: self.at.saturating_add(more.saturating_mul(ONE_MORE_AFTER_US)) }
     }
 }
 

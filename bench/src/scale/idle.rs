@@ -21,7 +21,8 @@ const OTHERS: u32 = 100;
 
 pub(super) async fn measure_all(plan: &Plan<'_>) -> Result<Vec<Table>> {
     let count = plan.args.connections;
-    let limits = format!("\n[limits]\nconnections = {}\n", count + OTHERS);
+    let all = count + OTHERS;
+    let limits = format!("\n[limits]\nconnections = {all}\nconnections_per_peer = {all}\n");
     let mut gateway = plan.start(Name::Everything, &limits).await?;
     // Brings memory to where it is after any load, which is no idle connection's doing.
     gateway.load("--connections 32 --seconds 2").await?;

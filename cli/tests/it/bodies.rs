@@ -192,25 +192,27 @@ fn a_caller_that_expects_to_be_told_is_told_to_go_on() {
         .bearer(&gateway.token)
         .script(&script)
         .field("Expect", "100-continue");
-    let mut client = gateway.tcp();
-    client.send(&request.head());
-    assert_eq!(client.head().status, 100);
-    client.send(&body);
-    client.response().expect(200);
-    let received = gateway.mock.the_request(&script);
-    assert!(received.body == body);
-    assert_eq!(received.get("expect"), None);
+    for mut client in [gateway.tcp(), gateway.unix()] {
+        client.send(&request.head());
+        assert_eq!(client.head().status, 100);
+        client.send(&body);
+        client.response().expect(200);
+    }
+    let received = gateway.mock.received(&script);
+    assert_eq!(received.len(), 2);
+    assert!(received.iter().all(|received| received.body == body && received.get("expect").is_none()));
 }
 
 #[test]
 fn a_refused_caller_that_expects_to_be_told_is_refused_at_once() {
     let gateway = Gateway::shared();
     let request = Request::post(CHAT, chat_of(1000)).bearer("tfk_unknown").field("Expect", "100-continue");
-    let mut client = gateway.tcp();
-    client.send(&request.head());
-    let started = Instant::now();
-    client.response().expect_refusal(401, "invalid_capability");
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    for mut client in [gateway.tcp(), gateway.unix()] {
+        client.send(&request.head());
+        let started = Instant::now();
+        client.response().expect_refusal(401, "invalid_capability");
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    }
 }
 
 #[test]
@@ -253,6 +255,20 @@ const BAD_JSON: &[(&str, &[u8])] = &[
     ("a comment", br#"{"model":"a"/* b */}"#),
     ("a comma too many", br#"{"model":"a",}"#),
     ("single quotes", b"{'model':'a'}"),
+    ("half a pair of surrogates", br#"{"model":"a","messages":[{"role":"user","content":"\ud83d"}]}"#),
+    ("surrogates in the wrong order", br#"{"model":"a","user":"\ude00\ud83d"}"#),
+    ("half a pair in a key", br#"{"model":"a","\ud800":1}"#),
+    ("half a pair in the model", br#"{"model":"a\udc00"}"#),
+    ("a number beyond a double", br#"{"model":"a","temperature":1e999}"#),
+    ("Infinity", br#"{"model":"a","temperature":-Infinity}"#),
+    ("a byte order mark after it", b"{\"model\":\"a\"}\xef\xbb\xbf"),
+    ("a zero byte after it", b"{\"model\":\"a\"}\0"),
+    ("a limit twice inside", br#"{"model":"a","options":{"num_predict":1,"num_predict":2}}"#),
+    (
+        "a limit twice inside, once escaped",
+        br#"{"generationConfig":{"maxOutputTokens":1,"maxOutputToken\u0073":2}}"#,
+    ),
+    ("a limit in two spellings", br#"{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":2}}"#),
     ("NaN", br#"{"model":"a","temperature":NaN}"#),
     ("a leading zero", br#"{"model":"a","max_tokens":01}"#),
     ("a control byte in a string", b"{\"model\":\"a\nb\"}"),
@@ -272,12 +288,14 @@ fn json_that_could_be_read_in_two_ways_is_refused() {
     let gateway = small_gateway();
     let deep = [b"{\"model\":\"a\",\"x\":".to_vec(), vec![b'['; 70], vec![b']'; 70], b"}".to_vec()].concat();
     let cases = BAD_JSON.iter().map(|(name, body)| (*name, body.to_vec())).chain([("too deep", deep)]);
-    let mut client = gateway.tcp();
+    let mut clients = [gateway.tcp(), gateway.unix()];
     for (name, body) in cases {
-        client.send(&Request::post(CHAT, body).bearer(&gateway.token).bytes());
-        let refusal = client.try_response().unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!((refusal.status(), refusal.code().as_str()), (400, "invalid_request"), "{name}");
-        assert_eq!(refusal.head.get("x-should-retry"), Some("false"), "{name}");
+        for client in &mut clients {
+            client.send(&Request::post(CHAT, body.clone()).bearer(&gateway.token).bytes());
+            let refusal = client.try_response().unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!((refusal.status(), refusal.code().as_str()), (400, "invalid_request"), "{name}");
+            assert_eq!(refusal.head.get("x-should-retry"), Some("false"), "{name}");
+        }
     }
     assert_eq!(gateway.mock.connections(), 0);
 }

@@ -20,6 +20,7 @@ mod vault;
 mod capabilities;
 mod attenuation;
 mod cutting;
+mod exhaustion;
 mod fence;
 mod benign;
 mod control;

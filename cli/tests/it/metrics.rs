@@ -101,7 +101,10 @@ fn risk_and_the_kill_switch_are_shown() {
 fn a_web_page_or_a_foreign_name_sees_no_figures() {
     let (_gateway, address) = start("");
     for (name, value) in [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")] {
-        Client::tcp(address).ask(&Request::get("/metrics").field(name, value)).expect(403);
+        let mut page = Client::tcp(address);
+        page.ask(&Request::get("/metrics").field(name, value)).expect(403);
+        // It keeps no place from those who may look.
+        page.expect_end();
     }
     Client::tcp(address).ask(&Request::get("/metrics").field("host", "localhost")).expect(400);
     for host in ["evil.example", "evil.example:9472", "127.0.0.1:1"] {

@@ -279,6 +279,70 @@ fn interim_answers_bring_nothing_with_them() {
 }
 
 #[test]
+fn interim_answers_without_end_are_no_answer() {
+    for line in ["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"] {
+        check_failure(502, "upstream_reset", move |conn| {
+            for _ in 0..1_000 {
+                // When the gateway has had enough, this ends.
+                if conn.send(line).is_err() {
+                    return Ok(Then::Close);
+                }
+            }
+            // Nothing that comes after them is an answer.
+            conn.send(json("{}"))?;
+            Ok(Then::Close)
+        });
+    }
+}
+
+#[test]
+fn the_head_of_an_answer_has_64_kib() {
+    let answer_of = |bytes: usize| {
+        let fields: String =
+            (0..bytes / 1_024).map(|n| format!("X-{n:04}: {}\r\n", "a".repeat(1_016))).collect();
+        answer_with("200 OK", &format!("Content-Type: application/json\r\n{fields}"), "{}")
+    };
+    let small = answer_of(60 * 1_024);
+    ask(move |conn| conn.send(&small).map(|()| Then::Keep)).expect(200);
+    check_failure(502, "upstream_reset", move |conn| conn.send(answer_of(66 * 1_024)).map(|()| Then::Keep));
+}
+
+#[test]
+fn a_caller_is_answered_in_its_own_version() {
+    for head in ["HTTP/1.0 200 OK\r\n", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n"]
+    {
+        let gateway = gateway();
+        let script = gateway.mock.script(move |_, conn| {
+            conn.send(format!("{head}Content-Type: application/json\r\n\r\n{{}}"))?;
+            Ok(Then::Close)
+        });
+        let mut client = gateway.tcp();
+        client.send(&Request::post(CHAT, BODY).bearer(&gateway.token).script(&script).bytes());
+        let head = client.head();
+        assert_eq!((head.version.as_str(), head.status), ("HTTP/1.1", 200));
+        assert_eq!(client.try_body().unwrap(), b"{}");
+    }
+}
+
+#[test]
+fn a_status_that_there_is_not_is_no_answer() {
+    for status in [600, 999] {
+        check_failure(502, "upstream_reset", move |conn| {
+            conn.send(format!("HTTP/1.1 {status} OK\r\nContent-Length: 0\r\n\r\n"))?;
+            Ok(Then::Keep)
+        });
+    }
+}
+
+#[test]
+fn a_switch_of_protocols_is_no_answer() {
+    check_failure(502, "upstream_reset", |conn| {
+        conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+        Ok(Then::Close)
+    });
+}
+
+#[test]
 fn a_providers_own_errors_are_the_callers() {
     for (status, fields) in [
         ("429 Too Many Requests", "Retry-After: 7\r\n"),

@@ -1,12 +1,28 @@
 //! Hot: what is known about a caller's connection for as long as it lasts, shared between the guard, which sees its
 //! bytes, and the phases, which know what they mean.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use policy::Transport;
 
 use crate::caller::lifeline::Lifeline;
+
+/// So many wrong capabilities are answered at once. An honest caller stops after its first.
+const WRONG_FREE: u32 = 3;
+/// The first of the others waits this long for its answer, each next as much longer.
+const WRONG_DELAY: Duration = Duration::from_millis(100);
+/// With this one the connection ends: who goes on has to connect again.
+const WRONG_MAX: u32 = 8;
+
+/// What follows from a wrong capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    /// How long the answer waits.
+    pub(crate) delay: Duration,
+    /// Whether it is the connection's last.
+    pub(crate) is_last: bool,
+}
 
 /// What is known about a connection for as long as it lasts.
 #[derive(Debug)]
@@ -23,6 +39,8 @@ pub(crate) struct Connection {
     first_byte_ms: AtomicU64,
     idle_ms: AtomicU64,
     is_overdue: AtomicBool,
+    /// Capabilities presented on it that were none.
+    wrong: AtomicU32,
     /// How the request that runs on it is cut.
     pub(crate) lifeline: Lifeline,
 }
@@ -46,6 +64,7 @@ impl Connection {
             first_byte_ms: AtomicU64::new(0),
             idle_ms: AtomicU64::new(0),
             is_overdue: AtomicBool::new(false),
+            wrong: AtomicU32::new(0),
             lifeline: Lifeline::new(),
         }
     }
@@ -69,6 +88,14 @@ impl Connection {
         self.is_overdue.load(Ordering::Relaxed)
     }
 
+    /// A capability was presented that is none. Others at the same address pay nothing for it: what is slowed down is
+    /// this connection.
+    pub(crate) fn presented_wrong(&self) -> Wrong {
+        let count = self.wrong.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let delay = WRONG_DELAY * count.saturating_sub(WRONG_FREE).min(WRONG_MAX);
+        Wrong { delay, is_last: count >= WRONG_MAX }
+    }
+
     /// Whether the engine waits for a request.
     pub(crate) fn awaits_request(&self) -> bool {
         self.awaits_request.load(Ordering::Acquire)
@@ -89,5 +116,19 @@ impl Connection {
     /// The caller was kept waiting for too long.
     pub(crate) fn set_overdue(&self) {
         self.is_overdue.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_capabilities_wait_longer_and_longer_until_the_connection_ends() {
+        let connection = Connection::tcp(true);
+        let all: Vec<Wrong> = (0..9).map(|_| connection.presented_wrong()).collect();
+        let delays: Vec<u128> = all.iter().map(|wrong| wrong.delay.as_millis()).collect();
+        assert_eq!(delays, [0, 0, 0, 100, 200, 300, 400, 500, 600]);
+        assert_eq!(all.iter().position(|wrong| wrong.is_last), Some(7));
     }
 }

@@ -29,8 +29,6 @@ use crate::caller::socket::Socket;
 
 const READ_BYTES: usize = 8 * 1024;
 const WRITE_BYTES: usize = 4 * 1024;
-/// From the first byte of a head to its last.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// What a refused caller may still send before we close, so that it gets to read the answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
@@ -61,11 +59,19 @@ enum State {
     Closed,
 }
 
+/// What a head may take up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HeadLimits {
+    pub(crate) bytes_max: usize,
+    /// From its first byte to its last.
+    pub(crate) timeout: Duration,
+}
+
 pub(crate) struct Guard {
     stream: BufWriter<Socket>,
     connection: Arc<Connection>,
     refuser: Arc<dyn Refuse>,
-    head_bytes_max: usize,
+    limits: HeadLimits,
     buffer: BytesMut,
     state: State,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -83,13 +89,13 @@ impl Guard {
         socket: Socket,
         connection: Arc<Connection>,
         refuser: Arc<dyn Refuse>,
-        head_bytes_max: usize,
+        limits: HeadLimits,
     ) -> Self {
         Self {
             stream: BufWriter::with_capacity(WRITE_BYTES, socket),
             connection,
             refuser,
-            head_bytes_max,
+            limits,
             buffer: BytesMut::new(),
             state: State::Head { searched: 0 },
             deadline: None,
@@ -107,7 +113,7 @@ impl Guard {
         refuser: Arc<dyn Refuse>,
         response: Vec<u8>,
     ) -> Self {
-        let mut guard = Self::new(socket, connection, refuser, 0);
+        let mut guard = Self::new(socket, connection, refuser, HeadLimits::default());
         guard.answer_last(response);
         guard
     }
@@ -141,7 +147,7 @@ impl Guard {
         }
         let searched = if is_awaited { self.buffer.len() } else { searched };
         self.state = State::Head { searched };
-        if self.buffer.len() >= self.head_bytes_max {
+        if self.buffer.len() >= self.limits.bytes_max {
             if !is_awaited {
                 // Enough is kept back. The socket's waker is not registered: the engine polls again when it has
                 // written, and reads on when it awaits the next request.
@@ -194,7 +200,7 @@ impl Guard {
         self.deadline = None;
         (self.last_progress, self.has_answered) = (Instant::now(), false);
         self.connection.pass_request();
-        if end > self.head_bytes_max {
+        if end > self.limits.bytes_max {
             return self.refuse_size();
         }
         match framing::check(&self.buffer[..end]) {
@@ -209,14 +215,15 @@ impl Guard {
 
     /// A head that is not complete has a deadline. Most heads arrive in one piece and never set one.
     fn poll_head_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(HEAD_DEADLINE)));
+        let timeout = self.limits.timeout;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         ready!(deadline.as_mut().poll(cx));
         self.refuse(&Denial::new(DenialCode::RequestTimeout, "the head of the request took too long"));
         Poll::Ready(Ok(Step::Again))
     }
 
     fn refuse_size(&mut self) {
-        let message = format!("the head is larger than {} bytes", self.head_bytes_max);
+        let message = format!("the head is larger than {} bytes", self.limits.bytes_max);
         self.refuse(&Denial::new(DenialCode::HeaderTooLarge, message));
     }
 
@@ -275,6 +282,11 @@ impl Guard {
         let State::Refusing { response, written, dropped } = &mut self.state else {
             return Poll::Ready(Ok(()));
         };
+        // Also while it is written: a caller that never read what came before has no room for it.
+        let is_over = self.deadline.as_mut().is_none_or(|deadline| deadline.as_mut().poll(cx).is_ready());
+        if is_over {
+            return Poll::Ready(Ok(()));
+        }
         while *written < response.len() {
             *written += ready!(Pin::new(&mut self.stream).poll_write(cx, &response[*written..]))?;
         }
@@ -287,11 +299,6 @@ impl Guard {
                 break;
             }
             if read.is_pending() {
-                let is_over =
-                    self.deadline.as_mut().is_none_or(|deadline| deadline.as_mut().poll(cx).is_ready());
-                if is_over {
-                    break;
-                }
                 return Poll::Pending;
             }
             *dropped += part.filled().len();

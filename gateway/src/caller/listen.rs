@@ -18,8 +18,9 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::Semaphore;
 
 use crate::caller::connection::Connection;
-use crate::caller::guard::{Guard, Refuse};
+use crate::caller::guard::{Guard, HeadLimits, Refuse};
 use crate::caller::lifeline::Lost;
+use crate::caller::places::{Held, Peer, Places};
 use crate::caller::socket::Socket;
 use crate::request::context::refused_head;
 use crate::request::proxy::Gateway;
@@ -30,6 +31,8 @@ const BACKLOG: u32 = 1024;
 /// A connection that says nothing is closed after this many seconds.
 const FIRST_BYTE_SECONDS: u64 = 60;
 
+/// How many connections for which there is no place are answered at the same time; more are just closed.
+pub(crate) const TURNED_AWAY_MAX: usize = 64;
 /// How long the answer to a request that was dropped may take.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
 
@@ -79,8 +82,10 @@ pub(crate) struct Acceptor {
     pub(crate) proxy: Arc<HttpProxy<Gateway>>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) shutdown: ShutdownWatch,
-    pub(crate) connections: Arc<Semaphore>,
-    pub(crate) header_bytes_max: usize,
+    pub(crate) places: Arc<Places>,
+    /// Room for those who have none.
+    pub(crate) turned_away: Arc<Semaphore>,
+    pub(crate) head_limits: HeadLimits,
 }
 
 /// Binds the TCP address. A taken port is an error at once: nobody should serve half of what was asked for.
@@ -120,42 +125,62 @@ pub(crate) fn bind_unix(path: &Path, mode: u32) -> Result<std::os::unix::net::Un
 
 impl Listener {
     /// The next connection, and what its socket tells about its other end.
-    async fn accept(&self) -> io::Result<(Socket, Connection)> {
+    async fn accept(&self) -> io::Result<(Socket, Peer, Connection)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 // Small writes must not wait for an acknowledgement: events are small. It fails on a connection
                 // that is gone already, which shows by itself.
                 let _ = stream.set_nodelay(true);
-                Ok((Socket::Tcp(stream), Connection::tcp(peer.ip().to_canonical().is_loopback())))
+                let connection = Connection::tcp(peer.ip().to_canonical().is_loopback());
+                Ok((Socket::Tcp(stream), Peer::at(peer.ip()), connection))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let peer = stream.peer_cred().ok();
                 let pid = peer.and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
-                let connection = Connection::unix(pid, peer.map(|peer| peer.uid()));
-                Ok((Socket::Unix(stream), connection))
+                let user = peer.map(|peer| peer.uid());
+                Ok((Socket::Unix(stream), Peer::User(user), Connection::unix(pid, user)))
             }
         }
     }
 }
 
 impl Acceptor {
+    /// Whether anybody is still connected, be it to be told that there is no place.
+    pub(crate) fn has_connections(&self) -> bool {
+        !self.places.are_free() || self.turned_away.available_permits() < TURNED_AWAY_MAX
+    }
+
     /// Accepts connections until the task is dropped.
     pub(crate) async fn run(self: Arc<Self>, listener: Listener) {
         loop {
             match listener.accept().await {
-                Ok((socket, connection)) => self.clone().spawn(socket, connection),
+                Ok((socket, peer, connection)) => match self.places.take(peer) {
+                    Ok(place) => self.clone().spawn(socket, connection, place),
+                    Err(denial) => self.turn_away(socket, connection, &denial),
+                },
                 Err(error) => pause_after(&error).await,
             }
         }
     }
 
-    /// Serves one connection in a task of its own; above the cap it is closed at once.
-    fn spawn(self: Arc<Self>, socket: Socket, connection: Connection) {
-        let Ok(permit) = self.connections.clone().try_acquire_owned() else { return };
+    /// Serves one connection in a task of its own.
+    fn spawn(self: Arc<Self>, socket: Socket, connection: Connection, place: Held) {
         tokio::spawn(async move {
             self.serve(socket, Arc::new(connection)).await;
+            drop(place);
+        });
+    }
+
+    /// Tells a caller that there is no place for its connection, whatever it wants. When many are told already, it is
+    /// closed without a word: saying no must not become the load.
+    fn turn_away(&self, socket: Socket, connection: Connection, denial: &Denial) {
+        let Ok(permit) = self.turned_away.clone().try_acquire_owned() else { return };
+        let (refuser, connection) = (Arc::new(Refuser(self.shared.clone())), Arc::new(connection));
+        let response = refuser.refuse(&connection, b"", denial);
+        tokio::spawn(async move {
+            say_last(socket, connection, refuser, response).await;
             drop(permit);
         });
     }
@@ -164,7 +189,7 @@ impl Acceptor {
     async fn serve(&self, socket: Socket, connection: Arc<Connection>) {
         let _entry = self.shared.live.enter(connection.clone());
         let refuser = Arc::new(Refuser(self.shared.clone()));
-        let guard = Guard::new(socket, connection.clone(), refuser.clone(), self.header_bytes_max);
+        let guard = Guard::new(socket, connection.clone(), refuser.clone(), self.head_limits);
         let mut session = ServerSession::new_http1(Box::new(guard));
         session.set_keepalive(Some(FIRST_BYTE_SECONDS));
         loop {
@@ -188,6 +213,11 @@ impl Acceptor {
 async fn answer_lost(lost: Lost, connection: Arc<Connection>, refuser: Arc<Refuser>) {
     let Some(socket) = lost.socket else { return };
     let response = respond::raw(&lost.denial, lost.id);
+    say_last(socket, connection, refuser, response).await;
+}
+
+/// Writes the last answer of a connection, and gives its caller a moment to read it.
+async fn say_last(socket: Socket, connection: Arc<Connection>, refuser: Arc<Refuser>, response: Vec<u8>) {
     let mut guard = Guard::refusing(socket, connection, refuser, response);
     // A caller that neither reads nor leaves is left at some time.
     let _ = tokio::time::timeout(LAST_ANSWER, guard.read(&mut [0; 1])).await;
@@ -206,7 +236,9 @@ impl Refuse for Refuser {
         let now = now_us();
         let id = self.0.new_request_id(now);
         let status = respond::status(denial.code());
-        self.0.ledger.record_refusal(refused_head(connection, id, now, head, denial, status));
+        self.0.metrics.refused(denial.code());
+        let watch = self.0.watch.load();
+        self.0.ledger.record_refusal(refused_head(&watch, connection, id, now, head, denial, status));
         respond::raw(denial, id)
     }
 }

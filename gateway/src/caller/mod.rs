@@ -4,6 +4,7 @@ pub(crate) mod framing;
 pub(crate) mod connection;
 pub(crate) mod lifeline;
 pub(crate) mod live;
+pub(crate) mod places;
 pub(crate) mod guard;
 pub(crate) mod socket;
 pub(crate) mod listen;

@@ -117,8 +117,16 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Open connections of callers.
     pub connections: usize,
+    /// How many of them one address, or one user of the socket, may have.
+    pub connections_per_peer: usize,
     /// All buffered bodies together, in bytes.
     pub memory_bytes: u64,
+    /// From the first byte of a head to its last.
+    pub head_timeout: Duration,
+    /// From the head of a request to the last byte of its body.
+    pub body_timeout: Duration,
+    /// How long a caller may take nothing of its answer.
+    pub stall_timeout: Duration,
 }
 
 /// `[logging]`
@@ -236,7 +244,12 @@ impl Config {
             ("daemon.shutdown_grace", new.shutdown_grace != old.shutdown_grace),
             ("daemon.upgrade_grace", new.upgrade_grace != old.upgrade_grace),
             ("limits.connections", self.limits.connections != running.limits.connections),
+            (
+                "limits.connections_per_peer",
+                self.limits.connections_per_peer != running.limits.connections_per_peer,
+            ),
             ("limits.header", self.limits.header_bytes != running.limits.header_bytes),
+            ("limits.head_timeout", self.limits.head_timeout != running.limits.head_timeout),
             ("metrics.listen", self.metrics.listen != running.metrics.listen),
             ("logging.db_path", self.logging.db_path != running.logging.db_path),
             ("logging.retention_days", self.logging.retention_days != running.logging.retention_days),
@@ -347,15 +360,33 @@ fn read_limits(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Limits {
         }
     };
     let header = reader.value(&mut section, "header", bounded(1 << 20)).unwrap_or(64 << 10);
-    let connections = reader.value(&mut section, "connections", |value| integer(value, 1, 1_000_000));
+    let count = |value: &toml_edit::Value| integer(value, 1, 1_000_000);
+    let connections = reader.value(&mut section, "connections", count).unwrap_or(10_000);
+    // What is left is for others: a peer that takes all that it may shuts nobody else out.
+    let per_peer = reader.value(&mut section, "connections_per_peer", count);
+    let per_peer = per_peer.unwrap_or(connections - connections / 10);
+    let mut timeout =
+        |key, default_s| reader.value(&mut section, key, some_time).unwrap_or(Duration::from_secs(default_s));
+    let (head_timeout, body_timeout, stall_timeout) =
+        (timeout("head_timeout", 10), timeout("body_timeout", 60), timeout("stall_timeout", 60));
     let limits = Limits {
         request_body_bytes: reader.value(&mut section, "request_body", bounded(1 << 30)).unwrap_or(32 << 20),
         header_bytes: usize::try_from(header).expect("at most a mebibyte"),
-        connections: usize::try_from(connections.unwrap_or(10_000)).expect("at most a million"),
+        connections: usize::try_from(connections).expect("at most a million"),
+        connections_per_peer: usize::try_from(per_peer).expect("at most a million"),
         memory_bytes: reader.value(&mut section, "memory", bounded(1 << 40)).unwrap_or(1 << 30),
+        head_timeout,
+        body_timeout,
+        stall_timeout,
     };
     reader.finish(section);
     limits
+}
+
+/// A span of time that something can happen in.
+fn some_time(value: &toml_edit::Value) -> Result<Duration, String> {
+    duration(value)
+        .and_then(|time| if time.is_zero() { Err("must be longer than nothing".into()) } else { Ok(time) })
 }
 
 fn read_logging(reader: &mut Reader<'_>, root: &mut Section<'_>, home: &Path) -> Logging {

@@ -9,6 +9,7 @@ mod buckets;
 mod collect;
 mod names;
 mod serve;
+mod visitors;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

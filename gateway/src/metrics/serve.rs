@@ -13,6 +13,7 @@ use prometheus::{Encoder, TEXT_FORMAT, TextEncoder};
 use tokio::net::TcpListener;
 
 use super::collect::collect;
+use super::visitors::Visitors;
 use crate::request::boundary;
 use crate::state::Shared;
 
@@ -20,7 +21,7 @@ use crate::state::Shared;
 pub(crate) async fn serve(listener: TcpListener, port: u16, shared: Arc<Shared>) {
     let guarded = middleware::from_fn_with_state((shared.clone(), port), guard);
     let routes = Router::new().route("/metrics", get(metrics)).layer(guarded).with_state(shared);
-    if let Err(error) = axum::serve(listener, routes).await {
+    if let Err(error) = axum::serve(Visitors::new(listener), routes).await {
         tracing::error!(%error, "figures are not shown any more");
     }
 }
@@ -28,12 +29,17 @@ pub(crate) async fn serve(listener: TcpListener, port: u16, shared: Arc<Shared>)
 async fn guard(State((shared, port)): State<(Arc<Shared>, u16)>, request: Request, next: Next) -> Response {
     let config = shared.snapshot.load().config.clone();
     if request.headers().get_all(header::HOST).iter().count() != 1 {
-        return (StatusCode::BAD_REQUEST, "one Host is needed").into_response();
+        return refused(StatusCode::BAD_REQUEST, "one Host is needed".to_owned());
     }
     match boundary::check(&config.daemon, port, request.method(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(denial) => (StatusCode::FORBIDDEN, denial.to_string()).into_response(),
+        Err(denial) => refused(StatusCode::FORBIDDEN, denial.to_string()),
     }
+}
+
+/// A refusal ends its connection: places are few, and a web page would keep what it got.
+fn refused(status: StatusCode, message: String) -> Response {
+    (status, [(header::CONNECTION, "close")], message).into_response()
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {

@@ -11,7 +11,9 @@ use pingora::server::configuration::ServerConf;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::caller::listen::Acceptor;
+use crate::caller::guard::HeadLimits;
+use crate::caller::listen::{Acceptor, TURNED_AWAY_MAX};
+use crate::caller::places::Places;
 use crate::config::Config;
 use crate::metrics;
 use crate::process::bound::Bound;
@@ -34,7 +36,6 @@ pub(super) struct Service {
     acceptor: Arc<Acceptor>,
     asked: Asked,
     is_ending: watch::Sender<bool>,
-    connections_max: usize,
     accepting: Vec<JoinHandle<()>>,
 }
 
@@ -51,15 +52,16 @@ impl Service {
         });
         let proxy = Arc::new(http_proxy(&conf, Gateway { shared: shared.clone() }));
         let (is_ending, shutdown) = watch::channel(false);
-        let connections_max = config.limits.connections;
+        let limits = &config.limits;
         let acceptor = Arc::new(Acceptor {
             proxy: proxy.clone(),
             shared: shared.clone(),
             shutdown,
-            connections: Arc::new(Semaphore::new(connections_max)),
-            header_bytes_max: config.limits.header_bytes,
+            places: Arc::new(Places::new(limits.connections, limits.connections_per_peer)),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+            head_limits: HeadLimits { bytes_max: limits.header_bytes, timeout: limits.head_timeout },
         });
-        Self { shared, daemon, proxy, acceptor, asked, is_ending, connections_max, accepting: Vec::new() }
+        Self { shared, daemon, proxy, acceptor, asked, is_ending, accepting: Vec::new() }
     }
 
     /// Begins to accept what comes in on these listeners.
@@ -91,7 +93,7 @@ impl Service {
     pub(super) async fn drain(&self) {
         // The acceptor holds a receiver, so there is somebody to hear it.
         let _ = self.is_ending.send(true);
-        while self.acceptor.connections.available_permits() < self.connections_max {
+        while self.acceptor.has_connections() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header;
 use pingora::proxy::Session;
 use policy::{Denial, DenialCode};
@@ -18,17 +18,29 @@ use crate::state::Shared;
 
 /// The engine's replay buffer, a constant of its own.
 const REPLAY_BYTES: u64 = 64 * 1024;
-/// From the head to the last byte of the body. A single read has the engine's own deadline as well.
-const BODY_DEADLINE: Duration = Duration::from_secs(120);
 /// A body of a refused request is read to its end up to here, so that the caller gets to read the refusal.
 const DRAINED_BYTES_MAX: u64 = 1024 * 1024;
 
-/// A body held in memory, and its share of the memory that all bodies may take.
+/// A body held in memory.
 #[derive(Debug, Default)]
 pub(crate) struct StoredBody {
     pub(crate) bytes: Bytes,
-    /// Held until the body is released, and given back by its `Drop`.
-    _share: Option<MemoryShare>,
+    /// Where it is counted, once there is one.
+    shared: Option<Arc<Shared>>,
+}
+
+/// Bytes with their share of the memory that all bodies may take: it is given back with the last that refers to them,
+/// which may be the engine, while it still sends them.
+#[derive(Debug)]
+struct Counted {
+    bytes: Vec<u8>,
+    _share: MemoryShare,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 #[derive(Debug)]
@@ -38,10 +50,34 @@ struct MemoryShare {
 }
 
 impl MemoryShare {
-    /// Takes more. A body is charged as it arrives, so that announcing a large one takes nothing from others.
-    fn grow(&mut self, bytes: u64, memory_max: u64) -> Result<(), Denial> {
+    /// Makes room in `body` for `more` bytes, and takes what that is. A body is charged as it arrives, so that announcing a
+    /// large one takes nothing from others; but for all that it takes up, which is up to twice of what has arrived.
+    fn make_room(
+        &mut self,
+        body: &mut Vec<u8>,
+        more: usize,
+        expected: u64,
+        memory_max: u64,
+    ) -> Result<(), Denial> {
+        let needed = body.len() + more;
+        if needed <= body.capacity() {
+            return Ok(());
+        }
+        let expected = usize::try_from(expected).unwrap_or(usize::MAX);
+        let room = needed.max(expected.min(body.capacity().saturating_mul(2)));
+        self.take((room - body.capacity()) as u64, memory_max)?;
+        body.reserve_exact(room - body.len());
+        Ok(())
+    }
+
+    /// Counts more, and answers what there was before.
+    fn add(&mut self, bytes: u64) -> u64 {
         self.bytes += bytes;
-        let before = self.shared.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.buffered_bytes.fetch_add(bytes, Ordering::Relaxed)
+    }
+
+    fn take(&mut self, bytes: u64, memory_max: u64) -> Result<(), Denial> {
+        let before = self.add(bytes);
         if before.saturating_add(bytes) > memory_max {
             return Err(Denial::new(DenialCode::Overloaded, "the memory for request bodies is used up"));
         }
@@ -56,12 +92,23 @@ impl Drop for MemoryShare {
 }
 
 impl StoredBody {
-    /// The same share of memory with other bytes in it, a few more or less.
-    pub(crate) fn replace(&mut self, bytes: Vec<u8>) {
-        self.bytes = bytes.into();
+    fn new(bytes: Vec<u8>, share: MemoryShare) -> Self {
+        if bytes.is_empty() {
+            return Self::default();
+        }
+        let shared = Some(share.shared.clone());
+        Self { bytes: Bytes::from_owner(Counted { bytes, _share: share }), shared }
     }
 
-    /// Lets go of bytes and share once the provider has the body.
+    /// Other bytes in the place of these, a few more or less. They are counted and not refused: the body is admitted.
+    pub(crate) fn replace(&mut self, bytes: Vec<u8>) {
+        let Some(shared) = self.shared.clone() else { return self.bytes = bytes.into() };
+        let mut share = MemoryShare { shared, bytes: 0 };
+        share.add(bytes.capacity() as u64);
+        *self = Self::new(bytes, share);
+    }
+
+    /// Lets go of the bytes once the provider has the body.
     pub(crate) fn release(&mut self) {
         *self = Self::default();
     }
@@ -100,11 +147,11 @@ pub(crate) async fn read(
     let mut share = MemoryShare { shared: shared.clone(), bytes: 0 };
     let reading = collect(session, &mut share, expected, limits.memory_bytes);
     let too_slow = |_| Denial::new(DenialCode::RequestTimeout, "the body of the request took too long");
-    let bytes = tokio::time::timeout(BODY_DEADLINE, reading).await.map_err(too_slow)??;
+    let bytes = tokio::time::timeout(limits.body_timeout, reading).await.map_err(too_slow)??;
     if bytes.len() as u64 > expected {
         return Err(too_large());
     }
-    Ok(StoredBody { bytes, _share: Some(share) })
+    Ok(StoredBody::new(bytes, share))
 }
 
 /// Collects the body to its end, or to just beyond `expected` bytes. Only the tail of it goes through the engine's
@@ -114,22 +161,22 @@ async fn collect(
     share: &mut MemoryShare,
     expected: u64,
     memory_max: u64,
-) -> Result<Bytes, Denial> {
-    let mut body = BytesMut::new();
+) -> Result<Vec<u8>, Denial> {
+    let mut body = Vec::new();
     while body.len() as u64 <= expected {
         if expected - body.len() as u64 <= REPLAY_BYTES {
             session.enable_retry_buffering();
         }
         match session.downstream_session.read_request_body().await {
             Ok(Some(chunk)) => {
-                share.grow(chunk.len() as u64, memory_max)?;
+                share.make_room(&mut body, chunk.len(), expected, memory_max)?;
                 body.extend_from_slice(&chunk);
             }
             Ok(None) => break,
             Err(_) => return Err(gone()),
         }
     }
-    Ok(body.freeze())
+    Ok(body)
 }
 
 /// Reads and drops the rest of a refused request's body, if it is short.

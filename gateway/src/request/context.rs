@@ -12,7 +12,7 @@ use policy::{Basis, Denial, DenialCode, NanoUsd, RequestId, RouteClass, Timestam
 use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 
 use crate::caller::connection::Connection;
-use crate::fence::Fence;
+use crate::fence::{Fence, Watch};
 use crate::meter::{Ending, Meter, Metered};
 use crate::provider::catalogue::Provider;
 use crate::provider::upstream::Upstream;
@@ -272,7 +272,7 @@ impl Context {
             started_at: self.started_at,
             provider: facts.provider.as_ref().map(|provider| provider.id.clone()),
             route_class: facts.class,
-            method: LogText::method(facts.method.as_ref().map_or("", http::Method::as_str)),
+            method: LogText::method(&watch.clean(facts.method.as_ref().map_or("", http::Method::as_str))),
             path: LogText::path(&watch.clean(&facts.path)),
             model: model.map(|model| LogText::model(&watch.clean(model))),
             agent: facts.agent.clone(),
@@ -394,6 +394,7 @@ pub(super) fn used(usage: &Usage, cost: Option<NanoUsd>) -> Used {
 
 /// The row of a request that was refused by its head and never reached the engine.
 pub(crate) fn refused_head(
+    watch: &Watch,
     connection: &Connection,
     id: RequestId,
     now: TimestampUs,
@@ -409,8 +410,8 @@ pub(crate) fn refused_head(
         started_at: now,
         provider: None,
         route_class: None,
-        method: LogText::method(words.next().unwrap_or_default()),
-        path: LogText::path(words.next().unwrap_or_default()),
+        method: LogText::method(&watch.clean(words.next().unwrap_or_default())),
+        path: LogText::path(&watch.clean(words.next().unwrap_or_default())),
         model: None,
         agent: None,
         capability: None,

@@ -38,8 +38,6 @@ use crate::state::Shared;
 
 /// An idle connection of a caller is closed after this many seconds.
 const KEEP_ALIVE_SECONDS: u64 = 60;
-/// A caller that does not read for this long is cut off, so that it cannot hold a provider's connection.
-const CALLER_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is left of an answer that broke off is written within this time, or not at all.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -150,7 +148,20 @@ impl Gateway {
         ctx.shared.metrics.refused(denial.code());
         ctx.look_at_denial(&session.req_header().headers, denial);
         ctx.release_rates();
-        body::drain(session).await;
+        ctx.body.release();
+        if denial.code() == DenialCode::RequestTimeout {
+            // Its time is over; nothing more of it is waited for.
+            session.set_keepalive(None);
+        } else {
+            body::drain(session).await;
+        }
+        if denial.code() == DenialCode::InvalidCapability {
+            let wrong = ctx.connection.presented_wrong();
+            tokio::time::sleep(wrong.delay).await;
+            if wrong.is_last {
+                session.set_keepalive(None);
+            }
+        }
         respond::refuse(session, denial, ctx).await?;
         Ok(true)
     }
@@ -196,7 +207,8 @@ impl ProxyHttp for Gateway {
         // What follows a chunked body belongs to it as far as the guard knows, so nothing may follow.
         let is_chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
         session.set_keepalive((!is_chunked).then_some(KEEP_ALIVE_SECONDS));
-        session.set_write_timeout(Some(CALLER_WRITE_TIMEOUT));
+        // A caller that does not read is cut off, so that it cannot hold a provider's connection.
+        session.set_write_timeout(Some(ctx.snapshot.config.limits.stall_timeout));
         if let Some(guard) = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Guard>()) {
             ctx.connection = guard.connection().clone();
         }
@@ -317,11 +329,14 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         let is_switch = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
-        if is_switch || headers::is_too_large(&response.headers) {
+        let is_a_status = response.status.as_u16() < 600;
+        if is_switch || !is_a_status || headers::is_too_large(&response.headers) {
             return Err(
                 Error::explain(ErrorType::InvalidHTTPHeader, "an answer that nobody asked for").into_up()
             );
         }
+        // The version is that of a hop: the caller speaks ours, whatever the provider speaks.
+        response.set_version(http::Version::HTTP_11);
         for name in headers::to_remove(&response.headers) {
             response.remove_header(&name);
         }
@@ -380,6 +395,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
     ) -> FailToProxy {
         ctx.leave_rates();
+        ctx.body.release();
         if let Some(denial) = ctx.connection.lifeline.take_cut() {
             cutting::end(session, ctx, &denial).await;
             return FailToProxy { error_code: respond::status(denial.code()), can_reuse_downstream: false };

@@ -11,6 +11,8 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// From this many bytes on an answer may not have been compressed beyond [`RATIO_MAX`]. No text is.
 const RATIO_FREE_BYTES: u64 = 1024 * 1024;
 const RATIO_MAX: u64 = 100;
+/// What an encoder for HTTP may look back at most (RFC 9659), as a power of two. It is memory that a provider chooses.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 const BROTLI_BUFFER_BYTES: usize = 4096;
 
@@ -33,6 +35,8 @@ struct Plain {
     bytes: Vec<u8>,
     decoded: u64,
     coded: u64,
+    /// How many more the present piece may mean.
+    piece: u64,
 }
 
 impl Decoder {
@@ -43,7 +47,11 @@ impl Decoder {
             "gzip" | "x-gzip" => Kind::Gzip(Box::new(MultiGzDecoder::new(plain))),
             "deflate" => Kind::Deflate(plain),
             "br" => Kind::Brotli(Box::new(brotli::DecompressorWriter::new(plain, BROTLI_BUFFER_BYTES))),
-            "zstd" => Kind::Zstd(Box::new(zstd::stream::write::Decoder::new(plain).ok()?)),
+            "zstd" => {
+                let mut decoder = zstd::stream::write::Decoder::new(plain).ok()?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).ok()?;
+                Kind::Zstd(Box::new(decoder))
+            }
             _ => return None,
         }))
     }
@@ -58,6 +66,8 @@ impl Decoder {
         }
         self.tell_deflates_apart(coded);
         self.plain().coded += coded.len() as u64;
+        // What one piece means is in memory at once, so a bomb must not wait until the whole has room for it.
+        self.plain().piece = RATIO_FREE_BYTES.max((coded.len() as u64).saturating_mul(RATIO_MAX));
         match &mut self.0 {
             Kind::Gzip(decoder) => write(decoder.as_mut(), coded)?,
             Kind::Deflate(plain) => plain.write_all(coded)?,
@@ -102,11 +112,11 @@ fn write(decoder: &mut impl Write, coded: &[u8]) -> io::Result<()> {
 
 impl Write for Plain {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.decoded += bytes.len() as u64;
+        let count = bytes.len() as u64;
+        self.decoded += count;
         let bound = RATIO_FREE_BYTES.max(self.coded.saturating_mul(RATIO_MAX)).min(BYTES_MAX);
-        if self.decoded > bound {
-            return Err(io::Error::other("the body means more than any answer has"));
-        }
+        let left = self.piece.checked_sub(count).filter(|_| self.decoded <= bound);
+        self.piece = left.ok_or_else(|| io::Error::other("the body means more than any answer has"))?;
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
@@ -172,5 +182,32 @@ mod tests {
             assert!(decoder(coding).decode(&[0xff; 64]).is_err(), "{coding}");
         }
         assert!(Decoder::new("compress").is_none());
+    }
+
+    #[test]
+    fn a_bomb_behind_much_that_is_none_is_one_as_well() {
+        let mut state = 1u64;
+        let noise = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        });
+        let text: Vec<u8> = noise.take(1024 * 1024).chain(std::iter::repeat_n(0, 20 * 1024 * 1024)).collect();
+        for coding in CODINGS {
+            let coded = coded(coding, &text);
+            assert!(coded.len() as u64 * RATIO_MAX > text.len() as u64, "the whole is within the bounds");
+            let mut decoder = decoder(coding);
+            assert!(coded.chunks(64 * 1024).any(|piece| decoder.decode(piece).is_err()), "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_provider_does_not_choose_how_far_zstd_looks_back() {
+        for (window_log, is_read) in [(23, true), (24, false), (27, false)] {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(window_log).unwrap();
+            encoder.write_all(b"short").unwrap();
+            let coded = encoder.finish().unwrap();
+            assert_eq!(decoder("zstd").decode(&coded).is_ok(), is_read, "{window_log}");
+        }
     }
 }

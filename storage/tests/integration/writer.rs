@@ -177,6 +177,37 @@ fn a_flood_of_different_refusals_is_folded_too() {
 }
 
 #[test]
+fn who_knocks_at_ever_new_doors_for_hours_has_a_row_each_ten_seconds_at_last() {
+    const SECONDS: i64 = 4 * 60 * 60;
+    let home = Home::new();
+    let (ledger, writer) = home.writer();
+    // Old rows would be removed.
+    let begin = ledger.now();
+    for second in 0..SECONDS {
+        let row = refusal(second.unsigned_abs(), "invalid_route", &format!("/{second}"));
+        ledger.record_refusal(RequestRow { started_at: begin + second * 1_000_000, agent: None, ..row });
+        if second % 1_000 == 0 {
+            ledger.flush(PATIENCE).unwrap();
+        }
+    }
+    let honest = RequestRow {
+        started_at: begin + SECONDS * 1_000_000,
+        ..refusal(SECONDS.unsigned_abs(), "killed", "/openai")
+    };
+    ledger.record_refusal(honest);
+    writer.shutdown().unwrap();
+    let store = home.store();
+    let rows =
+        store.requests(&LogFilter { order: LogOrder::NewestFirst, limit: u32::MAX, ..LogFilter::default() });
+    let rows = rows.unwrap();
+    assert_eq!(rows[0].request.path.as_str(), "/openai", "others are told apart as before");
+    let all: u64 = rows.iter().map(|row| row.repeats).sum();
+    assert_eq!(all + ledger.health().refusals_dropped, 4 * 60 * 60 + 1);
+    // What is kept apart, and the rows for the rest, each ten seconds.
+    assert!(rows.len() < 256 + 2 * 1_440 + 10, "{} rows", rows.len());
+}
+
+#[test]
 fn every_file_of_the_database_is_ours_alone() {
     let home = Home::new();
     let (ledger, writer) = home.writer();

@@ -60,7 +60,7 @@ pub(super) fn settings(config: &Config, document: &DocumentMut) -> Vec<Setting> 
     all
 }
 
-fn general(config: &Config) -> [(&'static str, &'static str, Value); 26] {
+fn general(config: &Config) -> [(&'static str, &'static str, Value); 30] {
     let Config { daemon, security, limits, logging, budget, notifications, .. } = config;
     let timezone = budget.timezone.iana_name().unwrap_or("UTC");
     [
@@ -79,7 +79,11 @@ fn general(config: &Config) -> [(&'static str, &'static str, Value); 26] {
         ("limits", "request_body", size(limits.request_body_bytes)),
         ("limits", "header", size(limits.header_bytes as u64)),
         ("limits", "connections", json!(limits.connections)),
+        ("limits", "connections_per_peer", json!(limits.connections_per_peer)),
         ("limits", "memory", size(limits.memory_bytes)),
+        ("limits", "head_timeout", time(limits.head_timeout)),
+        ("limits", "body_timeout", time(limits.body_timeout)),
+        ("limits", "stall_timeout", time(limits.stall_timeout)),
         ("logging", "db_path", path(&logging.db_path)),
         ("logging", "retention_days", json!(logging.retention_days.unwrap_or(0))),
         ("budget", "timezone", json!(timezone)),

@@ -70,9 +70,10 @@ impl Request {
     }
 }
 
-/// Status and fields of an answer.
+/// Version, status and fields of an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
+    pub(crate) version: String,
     pub(crate) status: u16,
     pub(crate) fields: Vec<(String, String)>,
 }
@@ -88,6 +89,7 @@ impl Head {
             (name.to_ascii_lowercase(), value.trim().to_owned())
         };
         Self {
+            version: line.split(' ').next().unwrap_or_default().to_owned(),
             status: status.unwrap_or_else(|| panic!("not a status line: {line:?}")),
             fields: lines.map(field).collect(),
         }
