@@ -29,7 +29,7 @@ fn health(mut client: Client) -> (u16, Client) {
 }
 
 /// A figure of the gateway's, as it is now.
-fn figure(gateway: &Gateway, name: &str) -> u64 {
+fn figure(gateway: &Gateway, name: &str) -> usize {
     let status = gateway.run(["--json", "status"]).expect(0).json();
     let address = status["metrics"].as_str().unwrap().replace("http://", "").replace("/metrics", "");
     let figures = Client::tcp(address.parse().unwrap()).ask(&Request::get("/metrics")).expect(200).text();
@@ -76,7 +76,7 @@ fn the_memory_for_bodies_is_counted_while_they_arrive() {
     let (most, rest) = bytes.split_at(600 * KIB);
     let mut first = gateway.tcp();
     first.send(most);
-    let taken = || figure(&gateway, "tokfence_buffered_bytes") as usize;
+    let taken = || figure(&gateway, "tokfence_buffered_bytes");
     eventually("the body to be counted", || (taken() >= 590 * KIB).then_some(()));
     // The room that is kept for what has been announced is never more than twice of what has come.
     assert!(taken() <= 710 * KIB, "{}", taken());
