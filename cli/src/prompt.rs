@@ -54,7 +54,7 @@ pub(crate) fn write_secret(mut target: impl Write, secret: &Secret<String>) -> i
     target.write_all(b"\r\n")
 }
 
-fn read_secret(source: impl Read) -> Result<Secret<String>, Failure> {
+pub(crate) fn read_secret(source: impl Read) -> Result<Secret<String>, Failure> {
     let mut text = Zeroizing::new(String::with_capacity(4096));
     let read = source.take(SECRET_BYTES_MAX).read_to_string(&mut text);
     read.map_err(|error| Failure::failed("the secret cannot be read", &error))?;

@@ -1,5 +1,8 @@
 //! How a command gets the vault open: from the environment, the keyring, or a person.
 
+use std::fs::File;
+use std::path::PathBuf;
+
 use vault::{KdfCost, Secret, SlotKind, Unlock, Vault};
 
 use crate::app::App;
@@ -8,6 +11,9 @@ use crate::prompt;
 
 /// Read by the commands that need the passphrase. It works, and it warns.
 pub(crate) const PASSPHRASE_VARIABLE: &str = "TOKFENCE_VAULT_PASSPHRASE";
+/// Where systemd puts what it unsealed for a service (systemd.exec(5), "Credentials").
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+const CREDENTIAL_NAME: &str = "vault-passphrase";
 /// `file` or `keyring`: how a new vault is opened, and whether the keyring is asked.
 const BACKEND_VARIABLE: &str = "TOKFENCE_VAULT_BACKEND";
 
@@ -44,13 +50,30 @@ pub(crate) fn passphrase_from_environment(app: &App) -> Option<Secret<String>> {
     Some(Secret::new(text))
 }
 
-/// Finds the secret that opens the vault: given by descriptor, in the environment, in the keyring, or asked for.
+/// The passphrase that systemd unsealed for this service, in a folder that only it can read.
+fn passphrase_from_credential() -> Result<Option<Secret<String>>, Failure> {
+    let Some(folder) = std::env::var_os(CREDENTIALS_VARIABLE) else { return Ok(None) };
+    let path = PathBuf::from(folder).join(CREDENTIAL_NAME);
+    match File::open(&path) {
+        Ok(file) => prompt::read_secret(file).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::failed(&format!("read {}", path.display()), &error)),
+    }
+}
+
+/// Finds the secret that opens the vault: given by descriptor, by the service manager, in the environment, in the
+/// keyring, or asked for.
 /// `None` when there is nobody to ask.
 pub(crate) fn find_source(app: &App, passphrase_fd: Option<u32>) -> Result<Option<Source>, Failure> {
     if let Some(fd) = passphrase_fd {
         return prompt::secret_from_fd(fd).map(Source::Passphrase).map(Some);
     }
     let slots = Vault::describe(&app.home.vault())?;
+    if slots.has(SlotKind::Passphrase)
+        && let Some(passphrase) = passphrase_from_credential()?
+    {
+        return Ok(Some(Source::Passphrase(passphrase)));
+    }
     if let Some(passphrase) = passphrase_from_environment(app).filter(|_| slots.has(SlotKind::Passphrase)) {
         return Ok(Some(Source::Passphrase(passphrase)));
     }

@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod kill;
+pub(crate) mod service;
 pub(crate) mod ratelimit;
 pub(crate) mod vault;
 pub(crate) mod agent;
@@ -49,6 +50,9 @@ pub(crate) enum Command {
     Upgrade,
     /// Tell how the gateway is; exits 3 when it is not running
     Status,
+    /// Let the gateway start by itself: as your service, or as one of the machine
+    #[command(subcommand)]
+    Service(service::Service),
     /// Make a running gateway forget the keys, and cut the requests that run
     Lock(stop::Lock),
     /// Give a running gateway the keys
@@ -115,6 +119,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Restart => done(stop::restart(app)),
         Command::Upgrade => done(stop::upgrade(app)),
         Command::Status => stop::status(app),
+        Command::Service(command) => command.run(app),
         Command::Lock(command) => done(command.run(app)),
         Command::Unlock(command) => done(command.run(app)),
         Command::Kill(command) => done(command.run(app)),

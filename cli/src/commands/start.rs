@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use gateway::control::{self, UnlockWith};
 use gateway::{ServeOptions, Serving, serve};
+use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use storage::{AuditAction, AuditNote};
 use vault::Vault;
@@ -115,6 +116,7 @@ impl Start {
             return;
         }
         app.output.line(&document, || format!("serving http://{}", serving.address));
+        tell_supervisor();
         if serving.is_locked {
             app.output.note(unlock::way_to_keys(app));
         }
@@ -257,6 +259,15 @@ fn why_it_ended(mut child: Child) -> Failure {
         code,
         message: field("message").unwrap_or_else(|| format!("the daemon ended at once: {}", text.trim())),
         hint: field("hint"),
+    }
+}
+
+/// Tells a service manager that waits for it that requests are served, and by whom: after an upgrade it is another process.
+fn tell_supervisor() {
+    let serving = [NotifyState::Ready, NotifyState::MainPid(std::process::id())];
+    // Without one there is nobody to tell. The variable stays for a successor.
+    if let Err(error) = sd_notify::notify(false, &serving) {
+        tracing::warn!(%error, "the service manager was not told that requests are served");
     }
 }
 
