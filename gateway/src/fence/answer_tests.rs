@@ -232,6 +232,19 @@ fn a_text_that_ends_with_a_beginning_delays_the_others_once() {
     assert!(late.count() < 30);
 }
 
+/// Found by the fuzzer: the first half of an escape had gone out when the other half was masked.
+#[test]
+fn a_name_in_escapes_stays_json_wherever_it_is_cut() {
+    let spelled: String = KEY.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+    let answer = format!("{{\"a\\\\{spelled}:\":1}}");
+    for size in 1..40 {
+        let chunks: Vec<&[u8]> = answer.as_bytes().chunks(size).collect();
+        let (got, findings, is_stopped) = pass(Some(Framing::Json), false, &chunks);
+        assert!(serde_json::from_str::<serde_json::Value>(&got).is_ok(), "{size}: {got}");
+        assert_eq!((findings.len(), is_stopped, got.len()), (1, false, answer.len()), "{size}");
+    }
+}
+
 #[test]
 fn a_broken_escape_takes_nothing_of_what_follows() {
     for broken in ["\\u", "\\u00b", "\\ud83d\\u"] {

@@ -6,6 +6,7 @@
 //! a canary ends the answer. A request is there as a whole before anything is sent, and is scanned whole (`request`).
 
 mod place;
+mod escapes;
 mod texts;
 mod spelled;
 mod reader;

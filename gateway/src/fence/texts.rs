@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use policy::scan::{Channel, Hit, Watchlist};
 
+use super::escapes::Escapes;
 use super::place::{Place, Positions};
 use super::spelled::Spelled;
 use crate::wire::tokens::{Container, Leaves, Text};
@@ -25,6 +26,7 @@ pub(super) struct Texts {
     /// The last one, which the next piece most often belongs to.
     last: usize,
     characters: Characters,
+    escapes: Escapes,
     /// Since the last bytes that were let go.
     segments: Vec<Segment>,
     found: Vec<Found>,
@@ -101,6 +103,7 @@ impl Texts {
             positions: Positions::default(),
             last: REST,
             characters: Characters::default(),
+            escapes: Escapes::default(),
             segments: Vec::new(),
             found: Vec::new(),
             is_folded: false,
@@ -126,7 +129,7 @@ impl Texts {
     /// Bytes that are no value's text.
     pub(super) fn rest(&mut self, list: &Watchlist, bytes: &[u8], at: u64) {
         self.feed(list, REST, bytes);
-        let whole = self.characters.whole(bytes);
+        let whole = self.characters.whole(bytes).min(self.escapes.whole(bytes));
         self.note(REST, at..at + bytes.len() as u64, false, whole);
     }
 
