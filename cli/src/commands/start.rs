@@ -1,7 +1,8 @@
 //! `start` and `unlock`: a daemon in the foreground or detached, with its keys or without.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -15,12 +16,13 @@ use gateway::control::{self, UnlockWith};
 use gateway::{ServeOptions, Serving, serve};
 use serde_json::{Value, json};
 use storage::{AuditAction, AuditNote};
-use vault::Vault;
+use vault::{Secret, Vault};
 
 use crate::app::App;
 use crate::daemon_log;
 use crate::failure::{Exit, Failure, exit_of};
 use crate::prompt;
+use crate::shield;
 use crate::unlock::{self, PASSPHRASE_VARIABLE, Source};
 
 /// Variables that would change whom the gateway trusts or where it connects. Nobody set them for it.
@@ -35,6 +37,8 @@ const IGNORED_VARIABLES: [&str; 9] = [
     "https_proxy",
     "all_proxy",
 ];
+/// No passphrase is longer.
+const PIPED_BYTES_MAX: usize = 32 * 1024;
 /// A daemon that does not serve by then will not: whatever it waits for, there is nobody to give it.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -70,7 +74,8 @@ impl Start {
             app.home.prepare()?;
             return start_detached(app, self.find_source(app)?.as_ref());
         }
-        leave_ignored_variables()?;
+        self.leave_variables()?;
+        shield::daemon()?;
         app.home.prepare()?;
         if self.background {
             // A session of its own: the terminal it was started from can go.
@@ -126,7 +131,19 @@ impl Start {
 
     /// The vault, if its secret is at hand.
     fn open_vault(&self, app: &App) -> Result<Option<Vault>, Failure> {
-        self.find_source(app)?.map(|source| unlock::open_with(app, &source)).transpose()
+        match self.find_source(app)? {
+            // Without a descriptor it came from the environment, or from a person.
+            Some(Source::Passphrase(passphrase)) if std::env::var_os(PASSPHRASE_VARIABLE).is_some() => {
+                Err(leave_passphrase(&passphrase))
+            }
+            source => source.map(|source| unlock::open_with(app, &source)).transpose(),
+        }
+    }
+
+    /// Leaves what must not be in the environment of a daemon. A passphrase that came another way is not needed there.
+    fn leave_variables(&self) -> Result<(), Failure> {
+        leave_ignored_variables()?;
+        if self.passphrase_fd.is_some() { leave_variables(&[PASSPHRASE_VARIABLE]) } else { Ok(()) }
     }
 
     /// What opens the vault, if there is one. In the background nobody is asked: what `-d` knew came with the
@@ -271,15 +288,47 @@ fn record_start(app: &App, serving: &Serving) {
 /// Begins anew without the variables that would change whom the gateway trusts: they cannot be taken out of a
 /// process that runs, only left out of one that starts.
 pub(crate) fn leave_ignored_variables() -> Result<(), Failure> {
-    if !IGNORED_VARIABLES.iter().any(|variable| std::env::var_os(variable).is_some()) {
+    leave_variables(&IGNORED_VARIABLES)
+}
+
+fn leave_variables(names: &[&str]) -> Result<(), Failure> {
+    if !names.iter().any(|name| std::env::var_os(name).is_some()) {
         return Ok(());
     }
-    let mut command = Command::new(this_program()?);
-    command.args(std::env::args_os().skip(1));
-    for variable in IGNORED_VARIABLES {
-        command.env_remove(variable);
+    let mut command = this_command()?;
+    for name in names {
+        command.env_remove(name);
     }
     Err(Failure::failed("start anew with a clean environment", &command.exec()))
+}
+
+/// Begins anew without the passphrase in the environment, where it would stay readable as long as the daemon runs and
+/// be handed on to what it starts. The new beginning reads it from a pipe in the place of standard input. Returns only
+/// if that fails.
+fn leave_passphrase(passphrase: &Secret<String>) -> Failure {
+    let begin = || -> Result<Infallible, Failure> {
+        let failed = |error: io::Error| Failure::failed("hand the passphrase on", &error);
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        // A pipe holds 64 KiB without a reader.
+        if passphrase.expose().len() > PIPED_BYTES_MAX {
+            return Err(Failure::usage(format!("{PASSPHRASE_VARIABLE} is too long")));
+        }
+        prompt::write_secret(writer, passphrase).map_err(failed)?;
+        let mut command = this_command()?;
+        command.args(["--passphrase-fd", "0"]).stdin(reader).env_remove(PASSPHRASE_VARIABLE);
+        Err(Failure::failed("start anew without the passphrase", &command.exec()))
+    };
+    match begin() {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    }
+}
+
+/// This program with the arguments that it was given.
+fn this_command() -> Result<Command, Failure> {
+    let mut command = Command::new(this_program()?);
+    command.args(std::env::args_os().skip(1));
+    Ok(command)
 }
 
 #[cfg(test)]
