@@ -56,6 +56,11 @@ class Caller:
     def health(self):
         return self._exchange("GET", "/__tokfence/health", None, {}, 0)
 
+    def attenuate(self, token=None):
+        """A capability made from the caller's own, which the gateway has to have on the disk before it answers."""
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token or self._house.token}"}
+        return self._exchange("POST", "/__tokfence/capabilities/attenuate", b'{"note":"made under a fault"}', headers, 0)
+
     def close(self):
         if self._connection:
             self._connection.close()

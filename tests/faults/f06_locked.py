@@ -18,6 +18,8 @@ def run(world):
     health, refusals, recoveries = [], [], []
     for _ in range(world.pick(1, 20)):
         house = world.house()
+        # Its parts are small, so that what was borrowed is soon spent and has to be borrowed again.
+        house.run("budget", "set", "global", "2", "daily")
         house.start()
         with Load(house, callers=16, pause=0) as load, contextlib.closing(house.caller()) as prober:
             eventually("answers", lambda: len(load.acknowledged()) > 20)
@@ -38,9 +40,10 @@ def run(world):
         world.rounds += 1
     health.sort()
     expect(health[len(health) * 99 // 100] <= HEALTH_S * SHARED_MACHINE, f"/health took {health[-1]:.3f} s")
-    expect(not refusals or max(refusals) <= REFUSAL_S, f"a refusal took {max(refusals, default=0):.2f} s")
+    expect(refusals, "nothing had to be borrowed")
+    expect(max(refusals) <= REFUSAL_S, f"a refusal took {max(refusals):.2f} s")
     worst = f"health p50 {health[len(health) // 2] * 1000:.1f} ms, worst {health[-1] * 1000:.0f} ms"
-    slowest = f"slowest refusal {max(refusals, default=0):.2f} s, recovery {max(recoveries):.2f} s"
+    slowest = f"slowest refusal {max(refusals):.2f} s, recovery {max(recoveries):.2f} s"
     return world.rounds, f"{worst}; {len(refusals)} refused, {slowest}"
 
 

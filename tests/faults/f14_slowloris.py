@@ -73,9 +73,11 @@ def drip(house, attackers, first, rest, most_s):
         while waiting:
             if time.monotonic() - started > most_s + 15:
                 expect(False, f"{len(waiting)} of {attackers} are still connected after {most_s + 15} s")
-            for key, _ in selector.select(1):
-                if is_over(key.fileobj):
-                    slowest = max(slowest, close(waiting, selector, key.fileobj))
+            tick = started + sent + 1
+            while (left := tick - time.monotonic()) > 0:
+                for key, _ in selector.select(left):
+                    if is_over(key.fileobj):
+                        slowest = max(slowest, close(waiting, selector, key.fileobj))
             for sock in list(waiting):
                 if not rest:
                     # Whether it was closed is asked without reading, which would make it a reader.
@@ -89,7 +91,6 @@ def drip(house, attackers, first, rest, most_s):
                 except OSError:
                     slowest = max(slowest, close(waiting, selector, sock))
             sent += 1
-            time.sleep(max(0, started + sent - time.monotonic()))
     expect(slowest <= most_s, f"the last was closed after {slowest:.1f} s")
     return slowest
 

@@ -34,9 +34,10 @@ def _traced(calls, file):
 
 
 @contextlib.contextmanager
-def failing(pid, *injections, calls):
-    """While this is open, calls of a running process fail as the injections say (`pwrite64:error=EIO`)."""
-    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid), "-e", f"trace={calls}"]
+def failing(pid, *injections, calls, trace):
+    """While this is open, calls of a running process fail as the injections say (`pwrite64:error=EIO`). The calls are noted
+    in `trace`, those that failed with `(INJECTED)`."""
+    command = ["strace", "-f", "-qq", "-o", str(trace), "-p", str(pid), "-e", f"trace={calls}"]
     for injection in injections:
         command += ["-e", f"inject={injection}"]
     tracer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -3,7 +3,9 @@
 import argparse
 import importlib
 import json
+import multiprocessing
 import os
+import queue
 import random
 import shutil
 import signal
@@ -43,6 +45,7 @@ FAULTS = {
     "F21": "f21_asleep",
     "P1": "p01_process",
 }
+LONG = {"F1", "F2", "F9", "F15", "F16"}
 
 
 def main():
@@ -52,6 +55,7 @@ def main():
     print(f"seed {arguments.seed}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="tokfence-faults-", ignore_cleanup_errors=True) as folder:
         results = drive(arguments, Path(folder))
+    results.sort(key=lambda result: list(FAULTS).index(result["fault"]))
     if arguments.json:
         print(json.dumps({"seed": arguments.seed, "is_long": arguments.long, "faults": results}, indent=1))
     else:
@@ -65,6 +69,7 @@ def parsed_arguments():
     parser.add_argument("--long", action="store_true", help="as many rounds as before a release")
     parser.add_argument("--only", metavar="F2,F15", help="just these; their names as --list prints them")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--lanes", type=int, default=2, help="how many faults are tried at the same time (default: 2)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--list", action="store_true", help="print the names of the faults")
     arguments = parser.parse_args()
@@ -85,13 +90,43 @@ def drive(arguments, folder):
     binary = folder / "tokfence"
     shutil.copy(arguments.tokfence, binary)
     binary.chmod(0o755)
-    results = []
+    # Each lane is a process with a provider and homes of its own. The longest faults are tried first.
+    names, results = multiprocessing.Queue(), multiprocessing.Queue()
+    lanes = [
+        multiprocessing.Process(target=lane, args=(arguments, folder / f"lane{number}", binary, names, results))
+        for number in range(min(arguments.lanes, len(arguments.only)))
+    ]
+    for name in sorted(arguments.only, key=lambda name: name not in LONG):
+        names.put(name)
+    for process in lanes:
+        names.put(None)
+        process.start()
+    try:
+        return [next_result(results, lanes) for _ in arguments.only]
+    finally:
+        for process in lanes:
+            process.terminate()
+            process.join()
+
+
+def next_result(results, lanes):
+    while True:
+        try:
+            result = results.get(timeout=1)
+        except queue.Empty:
+            if not any(process.is_alive() for process in lanes) and results.empty():
+                sys.exit("tests/faults: a lane ended before its faults did")
+            continue
+        verdict = "ok" if result["survived"] else f"FAILED: {result['note']}"
+        print(f"{result['fault']:4} {result['seconds']:6.1f} s  {verdict}", file=sys.stderr)
+        return result
+
+
+def lane(arguments, folder, binary, names, results):
+    folder.mkdir()
     with World(folder, binary, arguments.seed, arguments.long) as world:
-        for name in arguments.only:
-            results.append(attempt(name, world))
-            result = results[-1]
-            print(f"{name:4} {'ok' if result['survived'] else 'FAILED'} {result['seconds']} s", file=sys.stderr)
-    return results
+        while (name := names.get()) is not None:
+            results.put(attempt(name, world))
 
 
 def attempt(name, world):

@@ -37,6 +37,16 @@ const IGNORED_VARIABLES: [&str; 9] = [
     "https_proxy",
     "all_proxy",
 ];
+/// What is wrong with a vault that is no vault any more. The daemon serves without its keys then: it can be killed, and
+/// the providers that need no key are served.
+const DAMAGES: [&str; 6] = [
+    "vault_truncated",
+    "not_a_vault",
+    "vault_malformed",
+    "unsupported_version",
+    "cost_out_of_bounds",
+    "vault_damaged",
+];
 /// No passphrase is longer.
 const PIPED_BYTES_MAX: usize = 32 * 1024;
 /// A daemon that does not serve by then will not: whatever it waits for, there is nobody to give it.
@@ -72,7 +82,9 @@ impl Start {
     pub(crate) fn run(&self, app: &App) -> Result<(), Failure> {
         if self.detach {
             app.home.prepare()?;
-            return start_detached(app, self.find_source(app)?.as_ref());
+            // One that is damaged is told of by the child.
+            let source = self.find_source(app).or_else(|failure| unless_damaged(failure).map(|_| None));
+            return start_detached(app, source?.as_ref());
         }
         self.leave_variables()?;
         shield::daemon()?;
@@ -84,15 +96,22 @@ impl Start {
         } else {
             daemon_log::to_stderr();
         }
+        let (vault, fault) = match self.open_vault(app) {
+            Ok(vault) => (vault, None),
+            Err(failure) => (None, Some(unless_damaged(failure)?)),
+        };
         let options = ServeOptions {
             home: app.home.clone(),
             config_path: app.config_path.clone(),
-            vault: if self.take_over { None } else { self.open_vault(app)? },
+            vault,
             predecessor: if self.take_over { Some(link_to_predecessor()?) } else { None },
             successor_args: self.successor_args(app),
             is_detached: self.background,
         };
-        Ok(serve(options, |serving| self.announce(app, serving))?)
+        Ok(serve(options, |serving| {
+            let notes = [Vec::from_iter(fault), serving.notes.clone()].concat();
+            self.announce(app, &Serving { notes, ..serving.clone() });
+        })?)
     }
 
     /// With what a daemon like this one is started in its place.
@@ -131,6 +150,10 @@ impl Start {
 
     /// The vault, if its secret is at hand.
     fn open_vault(&self, app: &App) -> Result<Option<Vault>, Failure> {
+        if self.take_over {
+            // Its predecessor hands the vault over.
+            return Ok(None);
+        }
         match self.find_source(app)? {
             // Without a descriptor it came from the environment, or from a person.
             Some(Source::Passphrase(passphrase)) if std::env::var_os(PASSPHRASE_VARIABLE).is_some() => {
@@ -275,6 +298,18 @@ fn why_it_ended(mut child: Child) -> Failure {
         message: field("message").unwrap_or_else(|| format!("the daemon ended at once: {}", text.trim())),
         hint: field("hint"),
     }
+}
+
+/// What the owner is told where the daemon starts without its keys because the vault is damaged.
+///
+/// # Errors
+/// Every other failure.
+fn unless_damaged(failure: Failure) -> Result<String, Failure> {
+    if !DAMAGES.contains(&failure.code.as_str()) {
+        return Err(failure);
+    }
+    let hint = failure.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+    Ok(format!("the keys are not loaded: {}{hint}", failure.message))
 }
 
 fn record_start(app: &App, serving: &Serving) {

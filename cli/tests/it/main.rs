@@ -31,6 +31,7 @@ mod passthrough;
 mod log;
 mod process;
 mod upgrade;
+mod panics;
 mod run;
 mod canary;
 mod notifications;

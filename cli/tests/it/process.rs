@@ -128,6 +128,39 @@ fn the_sockets_of_a_daemon_that_was_killed_are_replaced() {
 }
 
 #[test]
+fn a_lock_file_of_a_dead_daemon_is_no_obstacle() {
+    let home = home();
+    // The number of a process that lives, as it may be given to another after a crash.
+    std::fs::write(home.file("tokfence.lock"), format!("{}\n", std::process::id())).unwrap();
+    home.run(["status"]).expect(3);
+    let serving = home.run(["--json", "start", "-d"]).expect(0).json();
+    assert_eq!(home.daemon_pid().map(Into::into), serving["pid"].as_u64());
+    home.run(["stop"]).expect(0);
+}
+
+#[test]
+fn a_damaged_vault_leaves_a_daemon_that_serves_without_keys() {
+    let home = home();
+    let sound = std::fs::read(home.file("vault.tfv")).unwrap();
+    for damaged in [&sound[..sound.len() / 2], &[][..], b"something else"] {
+        std::fs::write(home.file("vault.tfv"), damaged).unwrap();
+        for with_passphrase in [true, false] {
+            let start = home.command(["--json", "start", "-d"]);
+            let start = if with_passphrase { start } else { start.without_passphrase() };
+            let serving = start.run().expect(0).json();
+            assert_eq!(serving["state"], "locked");
+            assert!(serving["notes"][0].as_str().unwrap().contains("the keys are not loaded: the"), "{serving}");
+            home.run(["kill"]).expect(0);
+            assert_eq!(home.run(["--json", "status"]).expect(0).json()["state"], "killed");
+            home.run(["unkill"]).expect(0);
+            home.run(["unlock"]).expect(1);
+            assert_eq!(std::fs::read(home.file("vault.tfv")).unwrap(), damaged);
+            home.run(["stop"]).expect(0);
+        }
+    }
+}
+
+#[test]
 fn a_file_in_the_place_of_a_socket_is_left_alone() {
     for name in ["tokfence.sock", "control/control.sock"] {
         let home = home();
