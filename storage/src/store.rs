@@ -129,7 +129,10 @@ impl Store {
         let names = statement.query_map([], |row| row.get::<_, String>(0));
         let names = names.and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>);
         let names = names.map_err(|error| self.explain(error, doing))?;
-        names.iter().filter(|name| !GROWING.contains(&name.as_str())).try_for_each(|name| self.check(Some(name)))
+        names
+            .iter()
+            .filter(|name| !GROWING.contains(&name.as_str()))
+            .try_for_each(|name| self.check(Some(name)))
     }
 
     /// Reads the whole database and checks its structure. Takes some seconds for a gigabyte; for
@@ -358,13 +361,19 @@ mod tests {
             root("agents");
             std::fs::read(&path).unwrap()
         };
-        for (table, is_found) in [("agents", true), ("budgets", true), ("kill_switch", true), ("requests", false)] {
+        for (table, is_found) in
+            [("agents", true), ("budgets", true), ("kill_switch", true), ("requests", false)]
+        {
             let at = usize::try_from((root(table) - 1) * 4096).unwrap();
             let mut bytes = sound.clone();
             bytes[at..at + 8].copy_from_slice(&[0xa5; 8]);
             std::fs::write(&path, bytes).unwrap();
             let store = Store::open(&path).unwrap();
-            assert_eq!(store.verify_rules().is_err_and(|error| error.code() == "database_damaged"), is_found, "{table}");
+            assert_eq!(
+                store.verify_rules().is_err_and(|error| error.code() == "database_damaged"),
+                is_found,
+                "{table}"
+            );
             assert!(store.verify().is_err(), "{table}");
             drop(store);
             std::fs::write(&path, &sound).unwrap();

@@ -149,7 +149,10 @@ fn a_damaged_vault_leaves_a_daemon_that_serves_without_keys() {
             let start = if with_passphrase { start } else { start.without_passphrase() };
             let serving = start.run().expect(0).json();
             assert_eq!(serving["state"], "locked");
-            assert!(serving["notes"][0].as_str().unwrap().contains("the keys are not loaded: the"), "{serving}");
+            assert!(
+                serving["notes"][0].as_str().unwrap().contains("the keys are not loaded: the"),
+                "{serving}"
+            );
             home.run(["kill"]).expect(0);
             assert_eq!(home.run(["--json", "status"]).expect(0).json()["state"], "killed");
             home.run(["unkill"]).expect(0);

@@ -365,7 +365,9 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<Option<Duration>> {
-        panic_if_asked(session.req_header(), "body");
+        if end {
+            panic_if_asked(session.req_header(), "end");
+        }
         *chunk = ctx.decode(chunk.take())?;
         if let Some(bytes) = chunk.as_ref().filter(|bytes| !bytes.is_empty()) {
             ctx.pass(bytes);
