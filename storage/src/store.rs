@@ -355,7 +355,7 @@ mod tests {
         let root = |table: &str| {
             let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
             let store = Store::open(&path).unwrap();
-            store.conn.query_row(sql, [table], |row| row.get::<_, u64>(0)).unwrap()
+            store.conn.query_row(sql, [table], |row| row.get::<_, i64>(0)).unwrap()
         };
         let sound = {
             root("agents");

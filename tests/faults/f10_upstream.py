@@ -73,9 +73,10 @@ SCENES = {
     "bighead": (sends(JSON, b"X-Big: " + b"a" * (2 << 20) + b"\r\n\r\n"), {"upstream_reset"}),
     "endlesshead": (endless_head, {"upstream_reset"}),
     "badchunk": (sends(STREAM_HEAD, content_event("a "), b"zz\r\nnonsense\r\n"), {"broken"}),
-    "toolong": (sends(JSON, b"Content-Length: 2\r\n\r\n{}", json_answer(b'{"poison":1}')), {"200"}),
+    # In one piece: what a provider sends while the next request is on its way already is an answer as good as any.
+    "toolong": (sends(JSON + b"Content-Length: 2\r\n\r\n{}" + json_answer(b'{"poison":1}')), {"200"}),
     "tooshort": (sends(JSON, b"Content-Length: 1000\r\n\r\n{}"), {"broken"}),
-    "nobody": (sends(b"HTTP/1.1 204 No Content\r\n\r\n", json_answer(b'{"poison":1}')), {"204", "upstream_reset"}),
+    "nobody": (sends(b"HTTP/1.1 204 No Content\r\n\r\n" + json_answer(b'{"poison":1}')), {"204", "upstream_reset"}),
 }
 
 
