@@ -18,7 +18,8 @@ const SQLITE_VERSION_MIN: (i32, &str) = (3_051_003, "3.51.3");
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 
 /// The tables that hold no rules and grow with the requests.
-GROWINGLINE
+const GROWING: [&str; 6] =
+    ["requests", "request_sums", "request_spans", "risk_events", "watch_samples", "audit"];
 
 /// A connection that reads everything and writes policy. The request log is written by [`crate::Writer`] only.
 ///

@@ -26,9 +26,9 @@ def run(world):
             os.kill(house.pid, signal.SIGCONT)
             eventually("answers after it", lambda: len(load.answers) > since + 100)
         late = load.codes(since)
-        bad = sum(count for code, count in late.items() if code != "200")
-        expect(bad <= CALLERS, f"more failed than there were connections: {late}")
-        expect(not load.broken, f"{load.broken[:3]}")
+        # A connection that was kept for a minute and more is closed on waking, whichever side it is on.
+        bad = sum(count for code, count in late.items() if code != "200") + len(load.broken)
+        expect(bad <= CALLERS, f"more failed than there were connections: {late} {load.broken}")
         house.audit(load.answers)
         house.stop()
         failed += bad
