@@ -2,7 +2,8 @@
 //!
 //! `args` says what can be typed, `commands` has one module a command, and the rest is what they share: `app`
 //! (where everything is), `output` and `format` (what a person or a program reads), `failure` (errors, hints,
-//! exit codes), `unlock` (how the vault is opened), `prompt`, and `daemon_log`.
+//! exit codes), `unlock` (how the vault is opened), `prompt`, `daemon_log`, and `shield` (who may look into
+//! this process).
 
 mod args;
 mod app;
@@ -12,6 +13,7 @@ mod format;
 mod prompt;
 mod unlock;
 mod daemon_log;
+mod shield;
 mod commands;
 
 use std::process::ExitCode;
@@ -22,6 +24,7 @@ use crate::failure::Failure;
 use crate::output::{Color, Output};
 
 fn main() -> ExitCode {
+    shield::memory();
     let (args, command) = match Args::read() {
         Ok(read) => read,
         Err(error) => return usage_error(&error),

@@ -45,6 +45,7 @@ pub enum DenialCode {
     UpstreamTls,
     UpstreamReset,
     UpstreamTimeout,
+    InternalError,
 }
 
 /// A refusal: a code, a sentence for whoever reads it, and what to do about it.
@@ -60,7 +61,7 @@ pub struct Denial {
 
 impl DenialCode {
     /// Every code, in order of precedence.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::InvalidRequest,
         Self::HeaderTooLarge,
         Self::RequestTimeout,
@@ -94,6 +95,7 @@ impl DenialCode {
         Self::UpstreamTls,
         Self::UpstreamReset,
         Self::UpstreamTimeout,
+        Self::InternalError,
     ];
 
     /// The stable `snake_case` name.
@@ -132,6 +134,7 @@ impl DenialCode {
             Self::UpstreamTls => "upstream_tls",
             Self::UpstreamReset => "upstream_reset",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::InternalError => "internal_error",
         }
     }
 }

@@ -17,6 +17,10 @@ const SQLITE_VERSION_MIN: (i32, &str) = (3_051_003, "3.51.3");
 /// How much of a finished write-ahead log stays on disk for reuse.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 
+/// The tables that hold no rules and grow with the requests.
+const GROWING: [&str; 6] =
+    ["requests", "request_sums", "request_spans", "risk_events", "watch_samples", "audit"];
+
 /// A connection that reads everything and writes policy. The request log is written by [`crate::Writer`] only.
 ///
 /// It may move between threads but serves one at a time; open one for each thread that needs the database.
@@ -114,19 +118,52 @@ impl Store {
         statement.query_row([], |row| row.get(0)).doing("read the policy epoch")
     }
 
-    /// Reads the whole database and checks its structure. Takes some seconds for a gigabyte; for start-up and
+    /// Checks the structure of every table but those that grow with the requests, so that it costs milliseconds however
+    /// long the log is: by damaged rules nothing is to be decided.
+    ///
+    /// # Errors
+    /// As [`Store::verify`].
+    pub fn verify_rules(&self) -> Result<(), Error> {
+        let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
+        let doing = "check the database";
+        let mut statement = self.conn.prepare(names).map_err(|error| self.explain(error, doing))?;
+        let names = statement.query_map([], |row| row.get::<_, String>(0));
+        let names = names.and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>);
+        let names = names.map_err(|error| self.explain(error, doing))?;
+        names
+            .iter()
+            .filter(|name| !GROWING.contains(&name.as_str()))
+            .try_for_each(|name| self.check(Some(name)))
+    }
+
+    /// Reads the whole database and checks its structure. Takes some seconds for a gigabyte; for
     /// `doctor`.
     ///
     /// # Errors
     /// [`Error::Damaged`] with the first fault found, or SQLite's failure.
     pub fn verify(&self) -> Result<(), Error> {
-        let damaged = |what| Error::Damaged { path: self.path.clone(), what };
-        match self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+        self.check(None)
+    }
+
+    /// Checks the structure of a table, or of everything.
+    fn check(&self, table: Option<&str>) -> Result<(), Error> {
+        let found = match table {
+            // The names are those of our own schema.
+            Some(table) => format!("PRAGMA quick_check('{table}')"),
+            None => "PRAGMA quick_check(1)".to_owned(),
+        };
+        match self.conn.query_row(&found, [], |row| row.get::<_, String>(0)) {
             Ok(verdict) if verdict == "ok" => Ok(()),
-            Ok(fault) => Err(damaged(fault)),
-            Err(error) if is_damage(&error) => Err(damaged(error.to_string())),
-            Err(source) => Err(Error::Sqlite { doing: "check the database", source }),
+            Ok(what) => Err(Error::Damaged { path: self.path.clone(), what }),
+            Err(error) => Err(self.explain(error, "check the database")),
         }
+    }
+
+    fn explain(&self, error: rusqlite::Error, doing: &'static str) -> Error {
+        if is_damage(&error) {
+            return Error::Damaged { path: self.path.clone(), what: error.to_string() };
+        }
+        Error::Sqlite { doing, source: error }
     }
 }
 
@@ -311,6 +348,38 @@ mod tests {
                 thread.join().unwrap().unwrap();
             }
         });
+    }
+
+    #[test]
+    fn damaged_rules_are_found_and_a_damaged_log_is_left_to_verify() {
+        let (_home, path) = home();
+        let root = |table: &str| {
+            let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+            let store = Store::open(&path).unwrap();
+            store.conn.query_row(sql, [table], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        let sound = {
+            root("agents");
+            std::fs::read(&path).unwrap()
+        };
+        for (table, is_found) in
+            [("agents", true), ("budgets", true), ("kill_switch", true), ("requests", false)]
+        {
+            let at = usize::try_from((root(table) - 1) * 4096).unwrap();
+            let mut bytes = sound.clone();
+            bytes[at..at + 8].copy_from_slice(&[0xa5; 8]);
+            std::fs::write(&path, bytes).unwrap();
+            let store = Store::open(&path).unwrap();
+            assert_eq!(
+                store.verify_rules().is_err_and(|error| error.code() == "database_damaged"),
+                is_found,
+                "{table}"
+            );
+            assert!(store.verify().is_err(), "{table}");
+            drop(store);
+            std::fs::write(&path, &sound).unwrap();
+        }
+        Store::open(&path).unwrap().verify_rules().unwrap();
     }
 
     #[test]

@@ -1,28 +1,19 @@
-"""The gateway as its user meets it: everything the suite knows about the `tokfence` command line stands here."""
+"""The gateway as agents and their owner meet it: what this suite alone knows about the `tokfence` command line."""
 
-import json
-import os
-import signal
 import time
 
-from process import Failure
+from tokfence import Tokfence
 
-PASSPHRASE = "a passphrase for the test vault"
 VAULT_FILE = "vault.tfv"
 LOG_DEADLINE_S = 10
 # The smallest there is, so that a budget ends a stream soon.
 SLICE_TOKENS = 256
 
 
-class Gateway:
+class Gateway(Tokfence):
     def __init__(self, binary, home, processes, base_env):
-        self.binary = binary
-        self.home = home
-        self.address = None
+        super().__init__(binary, home, processes, base_env)
         self.capabilities = []
-        self._processes = processes
-        self._env = base_env | {"TOKFENCE_HOME": str(home), "TOKFENCE_VAULT_BACKEND": "file"}
-        self._pid = None
 
     def set_up(self, upstream, credentials):
         """Makes a home whose providers all point at `upstream`, and puts the credentials into its vault."""
@@ -38,28 +29,9 @@ class Gateway:
         for provider, credential in credentials.items():
             self._tokfence("vault", "add", provider, "-", stdin=credential, unlocks=True)
 
-    def start(self):
-        self._tokfence("start", "-d", unlocks=True)
-        status = self._json("status")
-        self.address, self._pid = status["address"], status.get("pid")
-
-    def stop(self):
-        if self.address is None:
-            return
-        self.address = None
-        try:
-            self._tokfence("stop")
-        except Failure:
-            if self._pid:
-                os.kill(self._pid, signal.SIGKILL)
-            raise
-
-    def url(self, path):
-        return f"http://{self.address}{path}"
-
     def mint(self, agent):
         """A capability, for an agent that is configured by hand."""
-        token = self._json("agent", "mint", agent)["token"]
+        token = super().mint(agent)
         self.capabilities.append(token)
         return token
 
@@ -107,17 +79,3 @@ class Gateway:
             if len([row for row in rows if row["status"]]) >= count or time.monotonic() > deadline:
                 return rows
             time.sleep(0.05)
-
-    def _json(self, *arguments):
-        text = self._tokfence(*arguments, "--json")
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise Failure(f"`tokfence {' '.join(arguments)} --json` printed no JSON document: {text!r}") from None
-
-    def _tokfence(self, *arguments, stdin="", unlocks=False):
-        env = self._env | ({"TOKFENCE_VAULT_PASSPHRASE": PASSPHRASE} if unlocks else {})
-        finished = self._processes.run([self.binary, *arguments], env, stdin=stdin)
-        if finished.code != 0:
-            raise Failure(f"`tokfence {' '.join(arguments)}`: {finished.output()}")
-        return finished.stdout

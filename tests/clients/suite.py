@@ -10,14 +10,17 @@ import tempfile
 import time
 from pathlib import Path
 
+HERE = Path(__file__).parent
+sys.path.insert(1, str(HERE.parent / "support"))
+
 import clients
 import fence
 import limits
-from gateway import PASSPHRASE, VAULT_FILE, Gateway
+from gateway import VAULT_FILE, Gateway
 from process import Failure, Processes
 from provider import Mock, Tap
+from tokfence import PASSPHRASE
 
-HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 CASES = [*clients.CASES, *limits.CASES, *fence.CASES]
 

@@ -1,7 +1,8 @@
 //! `start` and `unlock`: a daemon in the foreground or detached, with its keys or without.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -16,12 +17,13 @@ use gateway::{ServeOptions, Serving, serve};
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use storage::{AuditAction, AuditNote};
-use vault::Vault;
+use vault::{Secret, Vault};
 
 use crate::app::App;
 use crate::daemon_log;
 use crate::failure::{Exit, Failure, exit_of};
 use crate::prompt;
+use crate::shield;
 use crate::unlock::{self, PASSPHRASE_VARIABLE, Source};
 
 /// Variables that would change whom the gateway trusts or where it connects. Nobody set them for it.
@@ -36,6 +38,18 @@ const IGNORED_VARIABLES: [&str; 9] = [
     "https_proxy",
     "all_proxy",
 ];
+/// What is wrong with a vault that is no vault any more. The daemon serves without its keys then: it can be killed, and
+/// the providers that need no key are served.
+const DAMAGES: [&str; 6] = [
+    "vault_truncated",
+    "not_a_vault",
+    "vault_malformed",
+    "unsupported_version",
+    "cost_out_of_bounds",
+    "vault_damaged",
+];
+/// No passphrase is longer.
+const PIPED_BYTES_MAX: usize = 32 * 1024;
 /// A daemon that does not serve by then will not: whatever it waits for, there is nobody to give it.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -69,9 +83,12 @@ impl Start {
     pub(crate) fn run(&self, app: &App) -> Result<(), Failure> {
         if self.detach {
             app.home.prepare()?;
-            return start_detached(app, self.find_source(app)?.as_ref());
+            // One that is damaged is told of by the child.
+            let source = self.find_source(app).or_else(|failure| unless_damaged(failure).map(|_| None));
+            return start_detached(app, source?.as_ref());
         }
-        leave_ignored_variables()?;
+        self.leave_variables()?;
+        shield::daemon()?;
         app.home.prepare()?;
         if self.background {
             // A session of its own: the terminal it was started from can go.
@@ -80,15 +97,22 @@ impl Start {
         } else {
             daemon_log::to_stderr();
         }
+        let (vault, fault) = match self.open_vault(app) {
+            Ok(vault) => (vault, None),
+            Err(failure) => (None, Some(unless_damaged(failure)?)),
+        };
         let options = ServeOptions {
             home: app.home.clone(),
             config_path: app.config_path.clone(),
-            vault: if self.take_over { None } else { self.open_vault(app)? },
+            vault,
             predecessor: if self.take_over { Some(link_to_predecessor()?) } else { None },
             successor_args: self.successor_args(app),
             is_detached: self.background,
         };
-        Ok(serve(options, |serving| self.announce(app, serving))?)
+        Ok(serve(options, |serving| {
+            let notes = [Vec::from_iter(fault), serving.notes.clone()].concat();
+            self.announce(app, &Serving { notes, ..serving.clone() });
+        })?)
     }
 
     /// With what a daemon like this one is started in its place.
@@ -128,7 +152,23 @@ impl Start {
 
     /// The vault, if its secret is at hand.
     fn open_vault(&self, app: &App) -> Result<Option<Vault>, Failure> {
-        self.find_source(app)?.map(|source| unlock::open_with(app, &source)).transpose()
+        if self.take_over {
+            // Its predecessor hands the vault over.
+            return Ok(None);
+        }
+        match self.find_source(app)? {
+            // Without a descriptor it came from the environment, or from a person.
+            Some(Source::Passphrase(passphrase)) if std::env::var_os(PASSPHRASE_VARIABLE).is_some() => {
+                Err(leave_passphrase(&passphrase))
+            }
+            source => source.map(|source| unlock::open_with(app, &source)).transpose(),
+        }
+    }
+
+    /// Leaves what must not be in the environment of a daemon. A passphrase that came another way is not needed there.
+    fn leave_variables(&self) -> Result<(), Failure> {
+        leave_ignored_variables()?;
+        if self.passphrase_fd.is_some() { leave_variables(&[PASSPHRASE_VARIABLE]) } else { Ok(()) }
     }
 
     /// What opens the vault, if there is one. In the background nobody is asked: what `-d` knew came with the
@@ -271,6 +311,18 @@ fn tell_supervisor() {
     }
 }
 
+/// What the owner is told where the daemon starts without its keys because the vault is damaged.
+///
+/// # Errors
+/// Every other failure.
+fn unless_damaged(failure: Failure) -> Result<String, Failure> {
+    if !DAMAGES.contains(&failure.code.as_str()) {
+        return Err(failure);
+    }
+    let hint = failure.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+    Ok(format!("the keys are not loaded: {}{hint}", failure.message))
+}
+
 fn record_start(app: &App, serving: &Serving) {
     let detail = json!({ "after": serving.state, "address": serving.address });
     let started = AuditNote::new(AuditAction::Start, "gateway", detail);
@@ -282,15 +334,47 @@ fn record_start(app: &App, serving: &Serving) {
 /// Begins anew without the variables that would change whom the gateway trusts: they cannot be taken out of a
 /// process that runs, only left out of one that starts.
 pub(crate) fn leave_ignored_variables() -> Result<(), Failure> {
-    if !IGNORED_VARIABLES.iter().any(|variable| std::env::var_os(variable).is_some()) {
+    leave_variables(&IGNORED_VARIABLES)
+}
+
+fn leave_variables(names: &[&str]) -> Result<(), Failure> {
+    if !names.iter().any(|name| std::env::var_os(name).is_some()) {
         return Ok(());
     }
-    let mut command = Command::new(this_program()?);
-    command.args(std::env::args_os().skip(1));
-    for variable in IGNORED_VARIABLES {
-        command.env_remove(variable);
+    let mut command = this_command()?;
+    for name in names {
+        command.env_remove(name);
     }
     Err(Failure::failed("start anew with a clean environment", &command.exec()))
+}
+
+/// Begins anew without the passphrase in the environment, where it would stay readable as long as the daemon runs and
+/// be handed on to what it starts. The new beginning reads it from a pipe in the place of standard input. Returns only
+/// if that fails.
+fn leave_passphrase(passphrase: &Secret<String>) -> Failure {
+    let begin = || -> Result<Infallible, Failure> {
+        let failed = |error: io::Error| Failure::failed("hand the passphrase on", &error);
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        // A pipe holds 64 KiB without a reader.
+        if passphrase.expose().len() > PIPED_BYTES_MAX {
+            return Err(Failure::usage(format!("{PASSPHRASE_VARIABLE} is too long")));
+        }
+        prompt::write_secret(writer, passphrase).map_err(failed)?;
+        let mut command = this_command()?;
+        command.args(["--passphrase-fd", "0"]).stdin(reader).env_remove(PASSPHRASE_VARIABLE);
+        Err(Failure::failed("start anew without the passphrase", &command.exec()))
+    };
+    match begin() {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    }
+}
+
+/// This program with the arguments that it was given.
+fn this_command() -> Result<Command, Failure> {
+    let mut command = Command::new(this_program()?);
+    command.args(std::env::args_os().skip(1));
+    Ok(command)
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ mod log;
 mod process;
 mod upgrade;
 mod service;
+mod panics;
 mod run;
 mod canary;
 mod notifications;

@@ -1,6 +1,6 @@
 //! The daemon as a process: one a home, started whole or not at all, ended without breaking what runs.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use storage::{Outcome, Store};
 
 use crate::support::{
-    Client, Gateway, Home, PATIENCE, Request, Setup, Then, chunk, eventually, holds_for, rows,
+    Client, Gateway, Home, PASSPHRASE, PATIENCE, Request, Setup, Then, chunk, eventually, holds_for, rows,
 };
 
 const CHAT: &str = "/openai/v1/chat/completions";
@@ -128,6 +128,42 @@ fn the_sockets_of_a_daemon_that_was_killed_are_replaced() {
 }
 
 #[test]
+fn a_lock_file_of_a_dead_daemon_is_no_obstacle() {
+    let home = home();
+    // The number of a process that lives, as it may be given to another after a crash.
+    std::fs::write(home.file("tokfence.lock"), format!("{}\n", std::process::id())).unwrap();
+    home.run(["status"]).expect(3);
+    let serving = home.run(["--json", "start", "-d"]).expect(0).json();
+    assert_eq!(home.daemon_pid().map(Into::into), serving["pid"].as_u64());
+    home.run(["stop"]).expect(0);
+}
+
+#[test]
+fn a_damaged_vault_leaves_a_daemon_that_serves_without_keys() {
+    let home = home();
+    let sound = std::fs::read(home.file("vault.tfv")).unwrap();
+    for damaged in [&sound[..sound.len() / 2], &[][..], b"something else"] {
+        std::fs::write(home.file("vault.tfv"), damaged).unwrap();
+        for with_passphrase in [true, false] {
+            let start = home.command(["--json", "start", "-d"]);
+            let start = if with_passphrase { start } else { start.without_passphrase() };
+            let serving = start.run().expect(0).json();
+            assert_eq!(serving["state"], "locked");
+            assert!(
+                serving["notes"][0].as_str().unwrap().contains("the keys are not loaded: the"),
+                "{serving}"
+            );
+            home.run(["kill"]).expect(0);
+            assert_eq!(home.run(["--json", "status"]).expect(0).json()["state"], "killed");
+            home.run(["unkill"]).expect(0);
+            home.run(["unlock"]).expect(1);
+            assert_eq!(std::fs::read(home.file("vault.tfv")).unwrap(), damaged);
+            home.run(["stop"]).expect(0);
+        }
+    }
+}
+
+#[test]
 fn a_file_in_the_place_of_a_socket_is_left_alone() {
     for name in ["tokfence.sock", "control/control.sock"] {
         let home = home();
@@ -211,10 +247,7 @@ fn a_vault_that_others_can_read_is_refused_and_not_changed() {
 #[test]
 fn a_daemon_in_the_foreground_is_seen_and_stopped_like_any_other() {
     let home = home();
-    let mut child = home.command(["--json", "start"]).spawn();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let serving: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let (mut child, serving) = foreground(&home);
     assert_eq!(serving["pid"], child.id());
     let status = home.run(["--json", "status"]).expect(0).json();
     assert_eq!((&status["pid"], &status["address"]), (&serving["pid"], &serving["address"]));
@@ -226,13 +259,90 @@ fn a_daemon_in_the_foreground_is_seen_and_stopped_like_any_other() {
     assert!(!stderr.contains("ERROR") && !stderr.contains("panicked"), "{stderr}");
 }
 
+/// A daemon in the foreground, and what it said when it served.
+fn foreground(home: &Home) -> (std::process::Child, serde_json::Value) {
+    let mut child = home.command(["--json", "start"]).spawn();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let serving = serde_json::from_str(&line).unwrap();
+    (child, serving)
+}
+
+/// A line of `/proc/PID/status`, without its name.
+#[cfg(target_os = "linux")]
+fn status_of(pid: u32, name: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_daemon_leaves_no_core_dump_and_gains_no_rights() {
+    let home = home();
+    let check = |pid: u32| {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"]);
+        assert_eq!(status_of(pid, "NoNewPrivs:"), "1");
+    };
+    home.run(["start", "-d"]).expect(0);
+    check(home.daemon_pid().unwrap());
+    home.run(["stop"]).expect(0);
+    let (mut child, _) = foreground(&home);
+    check(child.id());
+    home.run(["stop"]).expect(0);
+    child.wait().unwrap();
+}
+
+/// Whether a process keeps its memory and environment to itself: then the kernel gives them to root.
+#[cfg(target_os = "linux")]
+fn keeps_to_itself(pid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid() == 0
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nobody_reads_the_memory_of_a_daemon() {
+    if rustix::process::geteuid().is_root() {
+        // Root's own processes look the same either way; `tests/faults` runs the daemon as somebody else.
+        return;
+    }
+    let home = home();
+    home.run(["start", "-d"]).expect(0);
+    assert!(keeps_to_itself(home.daemon_pid().unwrap()));
+    assert!(!keeps_to_itself(std::process::id()), "the look itself must be able to fail");
+}
+
+#[test]
+fn a_daemon_in_the_foreground_keeps_no_passphrase_in_its_environment() {
+    let home = home();
+    for args in [&[][..], &["--passphrase-fd", "0"]] {
+        let mut command = home.command([&["--json", "start"], args].concat());
+        let mut child = {
+            let inner = command.inner();
+            inner.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+            inner.spawn().unwrap()
+        };
+        writeln!(child.stdin.take().unwrap(), "{PASSPHRASE}").unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let serving: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&serving["state"], &serving["pid"]), (&"ok".into(), &child.id().into()));
+        // Only root sees it at all, and elsewhere than on Linux nobody; then there is nothing to find.
+        let environment = std::fs::read(format!("/proc/{}/environ", child.id())).unwrap_or_default();
+        let environment = String::from_utf8_lossy(&environment);
+        assert!(!environment.contains("TOKFENCE_VAULT_PASSPHRASE"), "{environment}");
+        home.run(["stop"]).expect(0);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+}
+
 #[test]
 fn an_interrupt_ends_a_daemon_in_the_foreground() {
     for signal in [Signal::INT, Signal::TERM] {
         let home = home();
-        let mut child = home.command(["--json", "start"]).spawn();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (mut child, _) = foreground(&home);
         kill_process(Pid::from_child(&child), signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(0));
         assert!(!home.file("tokfence.sock").exists());

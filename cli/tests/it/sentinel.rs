@@ -15,6 +15,7 @@ const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content
 /// The secret as it is and in the forms in which it could slip through.
 pub(crate) fn forms(secret: &str) -> Vec<Vec<u8>> {
     let mut forms = vec![secret.as_bytes().to_vec()];
+    forms.push(secret.bytes().rev().collect());
     let hex = secret.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     forms.push(hex.to_ascii_uppercase().into_bytes());
     forms.push(hex.into_bytes());

@@ -386,11 +386,11 @@ impl AsyncWrite for Guard {
     }
 }
 
-/// When the request is being dropped before anything was answered, its caller can still be told why.
+/// When the request is being dropped before anything was answered, or ends in a panic, its caller can still be told why.
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.has_answered
-            && self.connection.lifeline.is_lost()
+            && (self.connection.lifeline.is_lost() || std::thread::panicking())
             && let Ok(socket) = self.stream.get_ref().duplicate()
         {
             self.connection.lifeline.keep_socket(socket);

@@ -7,11 +7,13 @@
 //!    pending. It does so between two events, or after a moment. What ends the answer is written in `cutting`.
 //! 2. While the provider is being connected to, the engine looks at nothing else, and nothing was sent yet: the
 //!    whole request is dropped, and the caller answered over what is left of its connection.
-//! 3. The same for a request that has not ended itself in time.
+//! 3. The same for a request that has not ended itself in time, and for one that panics.
 //!
 //! All of a connection's work is one task, so one waker, noted when a request begins, reaches all of it.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,6 +78,8 @@ struct Held {
     cut: Option<(Denial, Instant)>,
     waker: Option<Waker>,
     socket: Option<Socket>,
+    /// The request that ended in a panic.
+    panicked: Option<RequestId>,
 }
 
 impl Lifeline {
@@ -228,10 +232,15 @@ impl Lifeline {
         self.held().socket = Some(socket);
     }
 
+    /// Remembers which request ends in a panic: it tells so while it is unwound.
+    pub(crate) fn set_panicked(&self, id: RequestId) {
+        self.held().panicked = Some(id);
+    }
+
     /// Runs `request` to its end, or drops it when it was cut and cannot end itself.
     ///
     /// # Errors
-    /// [`Lost`] when it was dropped.
+    /// [`Lost`] when it was dropped, or ended in a panic.
     pub(crate) async fn hold<T>(
         &self,
         request: Pin<Box<dyn Future<Output = T> + Send + '_>>,
@@ -250,8 +259,11 @@ impl Lifeline {
                 self.held().waker = Some(cx.waker().clone());
                 noted = Some(cx.waker().clone());
             }
-            if let Poll::Ready(done) = request.as_mut().poll(cx) {
-                return Poll::Ready(Ok(done));
+            // All that a request changes outside itself is behind locks that a panic leaves in order.
+            match catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(cx))) {
+                Ok(Poll::Ready(done)) => return Poll::Ready(Ok(done)),
+                Ok(Poll::Pending) => {}
+                Err(panic) => return Poll::Ready(Err(self.lose_to(panic))),
             }
             let Some(patience) = self.patience() else { return Poll::Pending };
             let sleep = backstop.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
@@ -281,6 +293,13 @@ impl Lifeline {
         let ((denial, _), running) = held.cut.as_ref().zip(held.running.as_ref())?;
         self.course.store(course::LOST, Ordering::Release);
         Some((denial.clone(), running.id))
+    }
+
+    /// A panic in which no request was on its way has nobody to be told to, and goes on.
+    fn lose_to(&self, panic: Box<dyn Any + Send>) -> (Denial, RequestId) {
+        let Some(id) = self.held().panicked.take() else { resume_unwind(panic) };
+        self.course.store(course::LOST, Ordering::Release);
+        (Denial::new(DenialCode::InternalError, "the gateway failed within this request"), id)
     }
 
     /// Nothing under the lock is left half-changed by a panic.

@@ -205,6 +205,7 @@ fn serve_with(
     on_serving: impl FnOnce(&Serving),
 ) -> Result<(), ServeError> {
     let store = Store::open(&config.logging.db_path)?.acting_as(Actor::new("daemon"));
+    store.verify_rules()?;
     let retention = config.logging.retention_days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
     let writer_config = WriterConfig { retention, ..WriterConfig::default() };
     let (ledger, writer) = Writer::start(&config.logging.db_path, writer_config)?;

@@ -381,6 +381,10 @@ impl Drop for Context {
             self.status = self.status.or(Some(respond::status(code)));
             self.is_finished = true;
         }
+        if std::thread::panicking() {
+            self.connection.lifeline.set_panicked(self.id);
+            self.status = self.status.or(Some(respond::status(DenialCode::InternalError)));
+        }
         self.settle();
         self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

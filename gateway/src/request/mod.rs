@@ -14,6 +14,7 @@ pub(crate) mod body;
 pub(crate) mod headers;
 pub(crate) mod quote;
 mod admission;
+mod panics;
 pub(crate) mod cover;
 pub(crate) mod respond;
 pub(crate) mod cutting;

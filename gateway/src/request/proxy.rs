@@ -31,6 +31,7 @@ use crate::request::cutting;
 use crate::request::facts::anonymous;
 use crate::request::fencing;
 use crate::request::headers::{self, REQUEST_ID};
+use crate::request::panics::panic_if_asked;
 use crate::request::passthrough;
 use crate::request::respond;
 use crate::request::route::{self, Own};
@@ -217,6 +218,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<bool> {
         ctx.facts.requested(session.req_header());
+        panic_if_asked(session.req_header(), "request");
         match self.decide(session, ctx).await {
             Ok(Decision::Proxy) => Ok(false),
             Ok(Decision::Answered) => Ok(true),
@@ -328,6 +330,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
+        panic_if_asked(session.req_header(), "answer");
         let is_switch = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
         let is_a_status = response.status.as_u16() < 600;
         if is_switch || !is_a_status || headers::is_too_large(&response.headers) {
@@ -362,6 +365,9 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<Option<Duration>> {
+        if end {
+            panic_if_asked(session.req_header(), "end");
+        }
         *chunk = ctx.decode(chunk.take())?;
         if let Some(bytes) = chunk.as_ref().filter(|bytes| !bytes.is_empty()) {
             ctx.pass(bytes);

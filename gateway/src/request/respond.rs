@@ -35,6 +35,7 @@ pub(crate) fn status(code: DenialCode) -> u16 {
         Code::UpgradeUnsupported => 426,
         Code::HeaderTooLarge => 431,
         Code::BudgetExceeded | Code::RateLimited | Code::TooManyConcurrent => 429,
+        Code::InternalError => 500,
         Code::UpstreamUnreachable | Code::UpstreamTls | Code::UpstreamReset => 502,
         Code::UpstreamTimeout => 504,
         Code::VaultLocked | Code::MissingKey | Code::StateUnavailable | Code::Overloaded => 503,

@@ -1,4 +1,4 @@
-"""Programs that the suite starts: bounded in time, and killed together with whatever they started."""
+"""Programs that a suite starts: bounded in time, and killed together with whatever they started."""
 
 import os
 import signal
@@ -22,11 +22,15 @@ class Finished:
 
 
 class Processes:
-    """Starts programs and remembers their output, so that it can be searched for secrets at the end."""
+    """Starts programs and remembers their output, so that it can be searched for secrets at the end.
 
-    def __init__(self):
+    With `user` they run as that user id, in the group of the same number and no other.
+    """
+
+    def __init__(self, user=None):
         self.outputs = []
         self._servers = []
+        self._as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
 
     def run(self, command, env, stdin="", timeout=60, cwd=None):
         with self._start(command, env, cwd, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -75,6 +79,7 @@ class Processes:
             text=True,
             errors="replace",
             start_new_session=True,
+            **self._as_user,
             **pipes,
         )
 

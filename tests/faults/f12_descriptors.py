@@ -1,0 +1,55 @@
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from caller import Stream, connect
+from world import eventually, expect, open_files
+
+TITLE = "no file descriptors are left"
+FILES = 64
+CLIENTS = 200
+CPU_SHARE_MAX = 0.10
+
+
+def run(world):
+    shares = []
+    for _ in range(world.pick(1, 20)):
+        shares.append(attempt(world))
+        world.rounds += 1
+    return world.rounds, f"CPU while it starves {max(shares):.1%} of one core"
+
+
+def attempt(world):
+    house = world.house()
+    house.start()
+    stream = Stream(house)
+    eventually("the stream", lambda: world.provider.under_way(house.name))
+    limit = f"--nofile={FILES}:{FILES}"
+    limited = world.processes.run(["prlimit", "--pid", str(house.pid), limit], house.environment())
+    expect(limited.code == 0, limited.output())
+    idle = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(CLIENTS):
+            idle.append(stack.enter_context(connect(house)))
+        eventually("the limit", lambda: open_files(house.pid) >= FILES - 1)
+        used, began = cpu_seconds(house.pid), time.monotonic()
+        time.sleep(world.pick(2, 10))
+        share = (cpu_seconds(house.pid) - used) / (time.monotonic() - began)
+        expect(share <= CPU_SHARE_MAX, f"{share:.0%} of a core is burnt while nothing can be accepted")
+        expect(stream.is_alive(), "a stream that was there before has ended")
+        # The switch is a row of the database, whose files are open: the daemon sees it, and cuts what runs.
+        house.try_run("kill")
+        eventually("the stream to be cut", lambda: not stream.is_alive(), 5)
+        expect(b"killed" in stream.body, f"the stream ended otherwise: {stream.body[-300:]!r} {stream.error}")
+    house.run("unkill")
+    with contextlib.closing(house.caller()) as caller:
+        eventually("service once they are gone", lambda: caller.ask().status == 200, 5)
+    house.expect_no_panic()
+    house.stop()
+    return share
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

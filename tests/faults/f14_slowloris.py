@@ -1,0 +1,116 @@
+import contextlib
+import selectors
+import socket
+import time
+
+from caller import Load, request_bytes
+from world import eventually, expect
+
+TITLE = "callers that are slow on purpose"
+HEAD_S = 12
+BODY_S = 62
+HONEST_P99_S = 0.1
+SHARED_MACHINE = 4
+
+
+def run(world):
+    notes = []
+    for kind in ("head", "body", "reader") if world.is_long else ("head",):
+        house = world.house()
+        house.start()
+        with Load(house, callers=2, pause=0.02) as load:
+            eventually("answers", lambda: len(load.acknowledged()) > 20)
+            since = len(load.answers)
+            attackers = world.pick(200, 1000)
+            slowest = ATTACKS[kind](house, attackers)
+            honest = sorted(answer.seconds for answer in load.answers[since:])
+        expect(not load.broken and set(load.codes()) == {"200"}, f"{kind}: {load.codes()} {load.broken[:3]}")
+        p99 = honest[len(honest) * 99 // 100]
+        expect(p99 <= HONEST_P99_S * SHARED_MACHINE, f"{kind}: honest callers wait {p99 * 1000:.0f} ms (p99)")
+        house.audit(load.answers)
+        house.stop()
+        world.rounds += attackers
+        notes.append(f"{kind}: all {attackers} closed within {slowest:.1f} s, honest p99 {p99 * 1000:.1f} ms")
+    return world.rounds, "; ".join(notes)
+
+
+def slow_head(house, attackers):
+    """A byte of a head each second."""
+    head = b"GET /openai/v1/models HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"a" * 1000
+    return drip(house, attackers, b"", head, HEAD_S)
+
+
+def slow_body(house, attackers):
+    """A whole head, and a byte of the body each second."""
+    whole, _ = request_bytes(house)
+    head, _, body = whole.partition(b"\r\n\r\n")
+    return drip(house, attackers, head + b"\r\n\r\n", body, BODY_S)
+
+
+def slow_reader(house, attackers):
+    """Asks for an answer without an end, and reads none of it."""
+    whole, _ = request_bytes(house, scene="endless", stream=True)
+    return drip(house, min(attackers, 200), whole, b"", BODY_S + 10)
+
+
+ATTACKS = {"head": slow_head, "body": slow_body, "reader": slow_reader}
+
+
+def drip(house, attackers, first, rest, most_s):
+    """Sends `first` at once and `rest` byte by byte, and answers after how long the last connection was closed."""
+    host, port = house.address.rsplit(":", 1)
+    waiting, started = {}, time.monotonic()
+    selector = selectors.DefaultSelector()
+    with contextlib.ExitStack() as stack:
+        for _ in range(attackers):
+            sock = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            sock.sendall(first)
+            sock.setblocking(False)
+            waiting[sock] = time.monotonic()
+            if rest:
+                selector.register(sock, selectors.EVENT_READ)
+        slowest, sent = 0, 0
+        while waiting:
+            if time.monotonic() - started > most_s + 15:
+                expect(False, f"{len(waiting)} of {attackers} are still connected after {most_s + 15} s")
+            tick = started + sent + 1
+            while (left := tick - time.monotonic()) > 0:
+                for key, _ in selector.select(left):
+                    if is_over(key.fileobj):
+                        slowest = max(slowest, close(waiting, selector, key.fileobj))
+            for sock in list(waiting):
+                if not rest:
+                    # Whether it was closed is asked without reading, which would make it a reader.
+                    if is_reset(sock):
+                        slowest = max(slowest, time.monotonic() - waiting.pop(sock))
+                    continue
+                try:
+                    sock.send(rest[sent % len(rest) : sent % len(rest) + 1])
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    slowest = max(slowest, close(waiting, selector, sock))
+            sent += 1
+    expect(slowest <= most_s, f"the last was closed after {slowest:.1f} s")
+    return slowest
+
+
+def is_over(sock):
+    try:
+        return not sock.recv(65536)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def is_reset(sock):
+    """Whether the other side is gone, as the kernel sees it."""
+    state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    established = 1
+    return state != established
+
+
+def close(waiting, selector, sock):
+    selector.unregister(sock)
+    return time.monotonic() - waiting.pop(sock)
