@@ -93,6 +93,10 @@ const VERBS: &[Verb] = &[
     ("audit", &[]),
     ("audit verify", &[]),
     ("audit accept --reason test", &["audit_accept"]),
+    // What they change is tested with a service manager that does as it is told.
+    ("service install --dry-run", &[]),
+    ("service status", &[]),
+    ("service uninstall", &[]),
     ("upgrade", &["upgrade"]),
     ("restart", &["stop", "start"]),
     ("stop", &["stop"]),

@@ -255,6 +255,12 @@ fn a_provider_that_reports_too_much_is_believed() {
 }
 
 #[test]
+fn a_key_with_a_character_changed_here_and_there_reaches_the_caller() {
+    let changed = |(index, letter)| if index % 11 == 10 { '+' } else { letter };
+    check_reaches_the_caller(&key("openai").chars().enumerate().map(changed).collect::<String>());
+}
+
+#[test]
 fn who_puts_back_both_the_database_and_its_head_is_found_by_a_noted_head_alone() {
     let home = Home::new();
     home.run(["init", "--non-interactive"]).expect(0);

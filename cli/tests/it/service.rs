@@ -54,6 +54,7 @@ impl Managed {
 #[test]
 fn a_service_of_the_user_is_installed_seen_and_removed() {
     let managed = Managed::new();
+    managed.home.run(["init", "--non-interactive"]).expect(0);
     let unit = managed.home.file(".config/systemd/user/tokfence.service");
     managed.command(&["service", "status"]).run().expect(3);
     managed.command(&["service", "uninstall"]).run().expect(5);
@@ -83,6 +84,10 @@ fn a_service_of_the_user_is_installed_seen_and_removed() {
         ["systemctl --user disable --now tokfence.service", "systemctl --user daemon-reload"]
     );
     assert!(!unit.exists());
+    let audit = managed.home.run(["--json", "audit"]).expect(0).json();
+    let actions: Vec<&str> =
+        audit["changes"].as_array().unwrap().iter().map(|row| row["action"].as_str().unwrap()).collect();
+    assert!(actions.contains(&"service_install") && actions.contains(&"service_uninstall"), "{actions:?}");
 }
 
 #[test]
@@ -101,7 +106,12 @@ fn a_service_of_the_machine_has_a_user_of_its_own_and_keeps_its_settings() {
     let install = ["service", "install", "--system", "--root", root.path().to_str().unwrap()];
     let said = managed.command(&install).run().expect(0).stderr;
     assert!(said.contains("systemd-creds encrypt"), "{said}");
-    assert_eq!(managed.calls().len(), 3);
+    let in_root = format!("--root={}", root.path().display());
+    let calls = [
+        format!("systemd-sysusers {in_root} tokfence.conf"),
+        format!("systemctl {in_root} enable tokfence.service"),
+    ];
+    assert_eq!(managed.calls(), calls, "nothing is told to the machine that runs");
     let unit = below("etc/systemd/system/tokfence.service");
     let text = fs::read_to_string(&unit).unwrap();
     for line in ["User=tokfence", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet="] {

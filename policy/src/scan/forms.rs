@@ -1,7 +1,8 @@
 //! In which forms a secret is looked for: as it is, backwards, and as the usual encodings would write it.
 
-/// A secret that is longer is also found by parts of it, so that leaving out its end does not hide it.
-const WINDOWED_ABOVE: usize = 40;
+use std::collections::BTreeSet;
+
+/// A secret that is longer is also found by parts of this length, so that leaving out or changing its end does not hide it.
 const WINDOW: usize = 24;
 /// So a signed token begins, and all of them go on alike; only the end is one's own.
 const SIGNED_TOKEN: &[u8] = b"eyJ";
@@ -47,11 +48,12 @@ pub(super) fn patterns(secret: &[u8]) -> Vec<(Form, Vec<u8>)> {
         (Form::Rot13, secret.iter().map(|byte| rot13(*byte)).collect()),
     ];
     patterns.extend((0..3).map(|before| (Form::Base64, base64_core(secret, before))));
-    if secret.len() > WINDOWED_ABOVE {
-        let middle = (secret.len() - WINDOW) / 2;
-        let starts = [0, middle, secret.len() - WINDOW];
-        let own = if secret.starts_with(SIGNED_TOKEN) { &starts[2..] } else { &starts[..] };
-        patterns.extend(own.iter().map(|start| (Form::Part, secret[*start..*start + WINDOW].to_vec())));
+    if secret.len() > WINDOW {
+        let last = secret.len() - WINDOW;
+        let own = if secret.starts_with(SIGNED_TOKEN) { vec![last] } else { vec![0, last / 2, last] };
+        // Of a secret that is hardly longer, two of them are the same.
+        let starts: BTreeSet<usize> = own.into_iter().collect();
+        patterns.extend(starts.into_iter().map(|start| (Form::Part, secret[start..start + WINDOW].to_vec())));
     }
     patterns
 }

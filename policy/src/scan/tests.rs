@@ -53,6 +53,20 @@ fn a_long_secret_is_found_by_its_parts_and_its_end() {
     }
 }
 
+/// Whatever its length: by its beginning, its middle or its end.
+#[test]
+fn a_secret_is_found_by_twenty_four_of_its_characters() {
+    for length in [25, 26, 32, 38, 40, 48] {
+        let key = &KEY[..length];
+        let list = Watchlist::new(&[key]).unwrap();
+        let middle = (length - 24) / 2;
+        for start in [0, middle, length - 24] {
+            let text = format!("it is .{}. and no more", &key[start..start + 24]);
+            assert!(!hits(&list, &[text.as_bytes()]).is_empty(), "{text}");
+        }
+    }
+}
+
 #[test]
 fn the_tail_tells_whether_a_secret_may_be_coming() {
     let list = Watchlist::new(&[KEY]).unwrap();

@@ -39,6 +39,10 @@ actions! {
     Stop = "stop",
     /// Another process took the gateway's place.
     Upgrade = "upgrade",
+    /// The gateway was made a service, which starts by itself.
+    ServiceInstall = "service_install",
+    /// The gateway starts by itself no more.
+    ServiceUninstall = "service_uninstall",
     /// The gateway forgot the keys.
     Lock = "lock",
     /// The gateway was given the keys.

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use storage::AuditAction;
 
 use crate::app::App;
 use crate::failure::{Exit, Failure};
@@ -98,6 +99,8 @@ impl Install {
         if !self.no_start {
             plan.start.iter().try_for_each(|command| tell(command))?;
         }
+        let detail = json!({ "files": paths, "started": !self.no_start });
+        app.record(AuditAction::ServiceInstall, self.which.name(), detail);
         let document =
             json!({ "installed": true, "started": !self.no_start, "files": paths, "next": plan.next });
         app.output.done(&document, || {
@@ -110,6 +113,11 @@ impl Install {
 }
 
 impl Which {
+    /// Whose service it is, as the audit log tells it.
+    fn name(&self) -> &'static str {
+        if self.system { "system" } else { "user" }
+    }
+
     fn plan(&self, app: &App) -> Result<Plan, Failure> {
         match (self.system, cfg!(target_os = "macos")) {
             (true, false) => systemd::system(app, &self.root),
@@ -134,6 +142,7 @@ impl Which {
         }
         plan.forget.iter().try_for_each(|command| tell(command))?;
         faults.iter().for_each(|fault| app.output.warn(&fault.message));
+        app.record(AuditAction::ServiceUninstall, self.name(), json!({}));
         app.output
             .done(&json!({ "installed": false }), || "removed; keys, log and configuration stay".to_owned());
         Ok(())

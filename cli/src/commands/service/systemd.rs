@@ -77,7 +77,6 @@ pub(super) fn system(_app: &App, root: &Path) -> Result<Plan, Failure> {
         file("/etc/tokfence/config.toml", SYSTEM_CONFIG, true),
         file("/etc/systemd/system/tokfence.service", &text, false),
     ];
-    let root = format!("--root={}", root.display());
     let as_service = "sudo -u tokfence tokfence --home /var/lib/tokfence --config /etc/tokfence/config.toml";
     let mut next = vec![
         format!("make its vault: {as_service} init"),
@@ -89,18 +88,33 @@ pub(super) fn system(_app: &App, root: &Path) -> Result<Plan, Failure> {
             "let it open the vault by itself: systemd-creds encrypt --name=vault-passphrase - {CREDENTIAL}, and install again"
         ));
     }
-    Ok(Plan {
-        files,
-        register: vec![
-            words(&["systemd-sysusers", &root, "/etc/sysusers.d/tokfence.conf"]),
-            words(&["systemctl", "daemon-reload"]),
-        ],
-        start: vec![words(&["systemctl", "enable", "--now", UNIT])],
-        stop: vec![words(&["systemctl", "disable", "--now", UNIT])],
-        forget: vec![words(&["systemctl", "daemon-reload"])],
-        is_active: words(&["systemctl", "is-active", "--quiet", UNIT]),
-        next,
-    })
+    Ok(Plan { files, next, ..supervisor(root) })
+}
+
+/// How the machine's systemd is told; in an image nothing runs, and its files are changed instead.
+fn supervisor(root: &Path) -> Plan {
+    let in_root = format!("--root={}", root.display());
+    let is_image = root != Path::new("/");
+    let systemctl = |args: &[&str]| match is_image {
+        true => words(&[&["systemctl", &in_root], args].concat()),
+        false => words(&[&["systemctl"], args].concat()),
+    };
+    let now: &[&str] = if is_image { &[] } else { &["--now"] };
+    let mut reload = vec![systemctl(&["daemon-reload"])];
+    if is_image {
+        reload.clear();
+    }
+    let mut register = vec![words(&["systemd-sysusers", &in_root, "tokfence.conf"])];
+    register.extend(reload.clone());
+    Plan {
+        files: Vec::new(),
+        register,
+        start: vec![systemctl(&[&["enable"], now, &[UNIT]].concat())],
+        stop: vec![systemctl(&[&["disable"], now, &[UNIT]].concat())],
+        forget: reload,
+        is_active: systemctl(&["is-active", "--quiet", UNIT]),
+        next: Vec::new(),
+    }
 }
 
 /// How the program is called for this home, quoted for a unit.
