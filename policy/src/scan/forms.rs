@@ -105,7 +105,9 @@ mod tests {
         assert_eq!(of(Form::Reversed), ["ZYXfedcba9876543210-jorp-ks"]);
         assert_eq!(of(Form::Rot13), ["fx-cebw-0123456789nopqrsKLM"]);
         assert_eq!(of(Form::Hex), ["736b2d70726f6a2d3031323334353637383961626364656658595a"]);
-        assert!(of(Form::Part).is_empty(), "it is short enough to be looked for whole");
+        let parts = ["sk-proj-0123456789abcdef", "k-proj-0123456789abcdefX", "proj-0123456789abcdefXYZ"];
+        assert_eq!(of(Form::Part), parts);
+        assert!(!patterns(&SECRET[..24]).iter().any(|(form, _)| *form == Form::Part), "it is a part itself");
     }
 
     #[test]
