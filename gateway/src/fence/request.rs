@@ -107,7 +107,8 @@ mod tests {
         assert_eq!(found("/v1/models", "curl/8", "{}"), None);
         assert_eq!(found(&format!("/v1/models/{KEY}"), "", ""), plain(Part::Target));
         let percent: String = KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        assert_eq!(found(&format!("/v1/models?q={percent}"), "", ""), plain(Part::Target));
+        let percent = format!("/v1/models?q={percent}");
+        assert_eq!(found(&percent, "", ""), Some((Part::Target, View::Percent)), "before its digits are hex");
         assert_eq!(found("/", &format!("agent {KEY}"), ""), plain(Part::Header));
         let body = json!({ "messages": [{ "content": format!("a\n\"{KEY}\"") }] }).to_string();
         assert_eq!(found("/", "", &body), plain(Part::Body));
