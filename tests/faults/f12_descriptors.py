@@ -13,11 +13,13 @@ CPU_SHARE_MAX = 0.10
 
 
 def run(world):
-    shares = []
+    seen = []
     for _ in range(world.pick(1, 20)):
-        shares.append(attempt(world))
+        seen.append(attempt(world))
         world.rounds += 1
-    return world.rounds, f"CPU while it starves {max(shares):.1%} of one core"
+    shares, waits, codes = zip(*seen)
+    told = f"`kill` returns within {max(waits):.1f} s with exit {sorted(set(codes))}"
+    return world.rounds, f"CPU while it starves {max(shares):.1%} of one core; {told}"
 
 
 def attempt(world):
@@ -39,7 +41,9 @@ def attempt(world):
         expect(share <= CPU_SHARE_MAX, f"{share:.0%} of a core is burnt while nothing can be accepted")
         expect(stream.is_alive(), "a stream that was there before has ended")
         # The switch is a row of the database, whose files are open: the daemon sees it, and cuts what runs.
-        house.try_run("kill")
+        asked = time.monotonic()
+        killed = house.try_run("kill")
+        waited = time.monotonic() - asked
         eventually("the stream to be cut", lambda: not stream.is_alive(), 5)
         expect(b"killed" in stream.body, f"the stream ended otherwise: {stream.body[-300:]!r} {stream.error}")
     house.run("unkill")
@@ -47,7 +51,7 @@ def attempt(world):
         eventually("service once they are gone", lambda: caller.ask().status == 200, 5)
     house.expect_no_panic()
     house.stop()
-    return share
+    return share, waited, killed.code
 
 
 def cpu_seconds(pid):

@@ -1,5 +1,6 @@
 """What all faults share: a provider, homes with a gateway in them, and somebody else to run it as."""
 
+import fcntl
 import os
 import random
 import shutil
@@ -70,6 +71,7 @@ class World:
         """Stops what the fault has left running."""
         for house in self._houses:
             house.kill()
+            house.kill_what_is_left()
         self._houses = []
 
     def pick(self, short, long):
@@ -173,6 +175,17 @@ class House(Tokfence):
             except ProcessLookupError:
                 return
             eventually("the end of a killed daemon", lambda: not is_alive(self._pid))
+
+    def kill_what_is_left(self):
+        """A daemon of this home that nobody knows of, because the fault ended before it was asked."""
+        lock = self.home / "tokfence.lock"
+        if not lock.exists():
+            return
+        with open(lock) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.kill(int(file.read()), signal.SIGKILL)
 
     def caller(self, **options):
         return Caller(self, **options)
