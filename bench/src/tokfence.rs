@@ -151,10 +151,15 @@ impl Tokfence {
     pub(crate) async fn start_under(&self, wrapper: &[String]) -> Result<(Subject, Child)> {
         let (program, options) = wrapper.split_first().context("no program to run under")?;
         let mut command = std::process::Command::new(program);
-        command.args(options).arg(&self.binary).arg("start");
+        // With the passphrase in its environment it would begin anew without it, and be no more run by the other program.
+        command.args(options).arg(&self.binary).args(["start", "--passphrase-fd", "0"]);
         self.isolate(&mut command);
+        command.env_remove(PASSPHRASE_ENV);
+        let mut passphrase = tempfile::tempfile()?;
+        writeln!(passphrase, "{PASSPHRASE}")?;
+        passphrase.rewind()?;
         let mut stderr = tempfile::tempfile()?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
+        command.stdin(passphrase).stdout(Stdio::null()).stderr(stderr.try_clone()?);
         let mut command = tokio::process::Command::from(command);
         let mut child =
             command.kill_on_drop(true).spawn().with_context(|| format!("cannot run {program}"))?;
