@@ -12,7 +12,7 @@ TIME_MAX_S = 3600
 
 def run_tests(world, names, **variables):
     """Runs tests of the workspace whose names begin like this, and answers how many there were."""
-    command = ["cargo", "test", "--quiet", "--locked", "-p", "tokfence", "--test", "it", "--", *names]
+    command = ["cargo", "test", "--quiet", "--locked", "--workspace", "--test", "it", "--", *names]
     finished = world.as_root.run(command, os.environ | variables, timeout=TIME_MAX_S, cwd=REPOSITORY)
     if finished.code != 0:
         raise Failure(f"cargo test {' '.join(names)}: {finished.output()[-3000:]}")
