@@ -1,5 +1,6 @@
 //! The daemon's end of the control socket.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,11 @@ use crate::process::daemon::{Daemon, DaemonError};
 /// Who connects to the control socket has something to say.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 
+/// After a connection that could not be accepted.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// The connection, and the most files that a command has open at once, with some to spare.
+const SPARE_MAX: usize = 8;
+
 /// Where commands go that end the daemon.
 pub(super) type Asked = mpsc::Sender<End>;
 
@@ -29,16 +35,42 @@ pub(super) enum End {
 
 /// Answers commands until the task is dropped.
 pub(super) async fn serve(listener: UnixListener, daemon: Arc<Daemon>, asked: Asked) {
+    let mut spare = Spare::default();
     loop {
+        spare.fill();
         match listener.accept().await {
             Ok((stream, _)) => {
                 tokio::spawn(answer(stream, daemon.clone(), asked.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a control connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                spare.release();
+                // Not beside others: what was kept is for one command at a time. Nobody may be there any more.
+                match tokio::time::timeout(RETRY_AFTER, listener.accept()).await {
+                    Ok(Ok((stream, _))) => answer(stream, daemon.clone(), asked.clone()).await,
+                    Ok(Err(_)) => tokio::time::sleep(RETRY_AFTER).await,
+                    Err(_) => {}
+                }
             }
         }
+    }
+}
+
+/// Descriptors that are kept for a command, its connection and the files that it reads: the owner is answered when callers
+/// have all the others.
+#[derive(Default)]
+struct Spare(Vec<File>);
+
+impl Spare {
+    fn fill(&mut self) {
+        while self.0.len() < SPARE_MAX {
+            let Ok(file) = File::open("/dev/null") else { return };
+            self.0.push(file);
+        }
+    }
+
+    fn release(&mut self) {
+        self.0.clear();
     }
 }
 
