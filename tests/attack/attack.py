@@ -11,7 +11,8 @@ import threading
 import time
 
 from caller import attack
-from home import KEY, Failure, Home
+from home import KEY, Home
+from process import Failure, open_files, resident_bytes
 from provider import Provider
 
 PROCESSES = 2
@@ -36,7 +37,7 @@ class Attack:
         statuses, began = collections.Counter(), time.monotonic()
         jobs = [
             {
-                "address": self.home.address,
+                "address": self.home.tcp,
                 "socket": self.home.socket,
                 "token": self.home.token,
                 "seed": seed + number,
@@ -57,7 +58,7 @@ class Attack:
     def flood(self, count):
         """Asks `count` times for ever new paths of a provider that there is not, and looks at what the log makes of it."""
         rows, began = self.home.rows("count(*)")[0][0], time.monotonic()
-        with socket.create_connection(self.home.address, 60) as connection:
+        with socket.create_connection(self.home.tcp, 60) as connection:
             for first in range(0, count, FLOOD_AT_ONCE):
                 asked = range(first, min(first + FLOOD_AT_ONCE, count))
                 heads = (f"GET /nobody/{'x' * 400}/{number} HTTP/1.1\r\nHost: localhost\r\n\r\n" for number in asked)
@@ -71,7 +72,7 @@ class Attack:
         took = time.monotonic() - began
         time.sleep(0.2)
         more = self.home.rows("count(*)")[0][0] - rows
-        size = sum(path.stat().st_size for path in self.home.path.glob("tokfence.db*"))
+        size = sum(path.stat().st_size for path in self.home.home.glob("tokfence.db*"))
         print(f"a flood: {count} refusals in {took:.0f} s are {more} rows; the database has {size // 1024} KiB")
         self.expect(more <= FLOOD_ROWS_MAX + FLOOD_ROWS_EACH_10_S * (took // 10 + 2), f"{more} rows of a flood")
 
@@ -94,14 +95,14 @@ class Attack:
     def check_process(self, resident_kib, files):
         home = self.home
         self.expect(home.is_alive(), "the gateway is gone")
-        growth = home.resident_kib() - resident_kib
+        growth = resident_bytes(home.pid) // 1024 - resident_kib
         self.expect(growth <= GROWTH_MAX_KIB, f"the gateway grew by {growth} KiB")
-        has_let_go = home.settled(lambda: home.open_files() <= files + FILES_MAX_MORE, 90)
-        self.expect(has_let_go, f"{home.open_files()} open files, {files} before")
+        has_let_go = home.settled(lambda: open_files(home.pid) <= files + FILES_MAX_MORE, 90)
+        self.expect(has_let_go, f"{open_files(home.pid)} open files, {files} before")
         told = home.logs()
         self.expect("panicked" not in told, f"a panic: {told[max(0, told.find('panicked') - 200):][:1000]}")
         self.expect(KEY not in told and home.token not in told, "a secret in the log")
-        self.expect(home.settled(lambda: home.json("status")["in_flight"] == 0), "a request that never ends")
+        self.expect(home.settled(lambda: home.status()["in_flight"] == 0), "a request that never ends")
         return growth
 
 
@@ -119,8 +120,8 @@ def run(args):
     with Home(args.tokfence, f"http://127.0.0.1:{provider.port}") as home:
         this = Attack(home, provider, args.seed)
         this.run("warming up", min(WARM_UP, args.requests), True, args.seed + 1000)
-        home.settled(lambda: home.json("status")["in_flight"] == 0)
-        resident_kib, files = home.resident_kib(), home.open_files()
+        home.settled(lambda: home.status()["in_flight"] == 0)
+        resident_kib, files = resident_bytes(home.pid) // 1024, open_files(home.pid)
         statuses = this.run("mutated requests", args.requests, True, args.seed)
         this.expect(statuses["200"] and statuses["400"], "nothing was served, or nothing refused")
         this.check_rows()

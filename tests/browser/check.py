@@ -12,7 +12,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from chromium import Chromium
-from home import Failure, Home
+from home import Home
+from process import Failure
 
 HERE = Path(__file__).resolve().parent
 # A name whose owner has it lead to this machine, once the browser has his page.
@@ -119,7 +120,7 @@ def check_pages(browser, attacker, home):
     for own in ("127.0.0.1", "localhost", REBOUND):
         page = browser.page(f"http://{own}:{attacker}/")
         for name in ("127.0.0.1", "localhost"):
-            for port, path in ((home.address[1], CHAT), (home.address[1], HEALTH), (home.metrics_port, METRICS)):
+            for port, path in ((home.tcp[1], CHAT), (home.tcp[1], HEALTH), (home.metrics_port, METRICS)):
                 found = attempt(page, f"http://{name}:{port}", path, home.token)
                 read = {how: text for how, text in found.items() if text is not None}
                 expect(not read, f"a page of {own} could read {path} at {name}: {read}")
@@ -130,7 +131,7 @@ def check_pages(browser, attacker, home):
 def check_rebinding(browser, home):
     """A page whose name leads here is of the gateway's own origin to the browser. It reads that it is not served."""
     count = 0
-    for port, paths in ((home.address[1], (CHAT, HEALTH)), (home.metrics_port, (METRICS,))):
+    for port, paths in ((home.tcp[1], (CHAT, HEALTH)), (home.metrics_port, (METRICS,))):
         page = browser.page(f"http://{REBOUND}:{port}{paths[0]}")
         page.evaluate((HERE / "attempts.js").read_text() + "\n;0")
         for path in paths:
@@ -147,7 +148,7 @@ def check_rebinding(browser, home):
 
 def check_log(home):
     """Everything was refused, and the log says why."""
-    home.settled(lambda: home.json("status")["in_flight"] == 0)
+    home.settled(lambda: home.status()["in_flight"] == 0)
     time.sleep(0.1)
     refused = dict(home.rows("error_code, sum(repeats)", "outcome = 'refused' GROUP BY error_code"))
     served = home.rows("method, path, outcome, error_code", "outcome <> 'refused'")

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import threading
 
-from home import Failure
+from process import Failure
 
 # The browser must not do our work: what keeps pages from reaching this machine is switched off.
 FEATURES_OFF = (

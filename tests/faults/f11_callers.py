@@ -3,7 +3,8 @@ import socket
 import struct
 
 from caller import request_bytes
-from world import eventually, expect, open_files
+from process import open_files
+from world import eventually, expect
 
 TITLE = "callers that leave, reset or half-close at every point"
 SETTLED_S = 5

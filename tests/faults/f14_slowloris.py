@@ -2,9 +2,9 @@ import contextlib
 import selectors
 import socket
 import time
-from pathlib import Path
 
 from caller import Load, request_bytes
+from process import resident_bytes
 from world import eventually, expect
 
 TITLE = "callers that are slow on purpose"
@@ -78,10 +78,6 @@ def slow_reader(house, attackers):
             time.sleep(0.5)
     expect(grown <= attackers << 20, f"{grown >> 20} MiB are held for {attackers} callers that do not read")
     return time.monotonic() - started
-
-
-def resident_bytes(pid):
-    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) * 1024
 
 
 ATTACKS = {"head": slow_head, "body": slow_body, "reader": slow_reader}

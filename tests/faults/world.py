@@ -115,10 +115,6 @@ class House(Tokfence):
         self.token = None
 
     @property
-    def pid(self):
-        return self._pid
-
-    @property
     def socket(self):
         return self.home / "tokfence.sock"
 
@@ -265,7 +261,3 @@ def is_alive(pid):
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
-
-
-def open_files(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))

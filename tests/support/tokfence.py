@@ -22,7 +22,7 @@ class Tokfence:
 
     def start(self):
         self._tokfence("start", "-d", unlocks=True)
-        status = self._json("status")
+        status = self.status()
         self.address, self._pid = status["address"], status.get("pid")
 
     def stop(self):
@@ -35,6 +35,13 @@ class Tokfence:
             if self._pid:
                 os.kill(self._pid, signal.SIGKILL)
             raise
+
+    @property
+    def pid(self):
+        return self._pid
+
+    def status(self):
+        return self._json("status")
 
     def url(self, path):
         return f"http://{self.address}{path}"
