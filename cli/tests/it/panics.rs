@@ -1,12 +1,10 @@
 //! A panic within one request: that one is told so, and everything else goes on.
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::mpsc::{Sender, channel};
 
 use storage::Outcome;
 
-use crate::support::{Client, Gateway, PATIENCE, Request, Setup, Then, chunk, eventually, json};
+use crate::support::{Client, Gateway, Request, Setup, eventually, json};
 
 const CHAT: &str = "/openai/v1/chat/completions";
 const BODY: &str =
@@ -26,24 +24,6 @@ fn gateway() -> Gateway {
 fn request(gateway: &Gateway, stage: &str) -> Request {
     let script = gateway.mock.plays(json("{\"choices\":[]}"));
     Request::post(CHAT, BODY).bearer(&gateway.token).script(&script).field("x-tokfence-test-panic", stage)
-}
-
-/// A provider's stream that sends an event, and the rest once it is told to.
-fn held_stream(gateway: &Gateway) -> (Sender<()>, String) {
-    let (go, gate) = channel();
-    let gate = Mutex::new(gate);
-    let script = gateway.mock.script(move |_, conn| {
-        conn.send(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-        )?;
-        conn.send(chunk("data: {\"choices\":[{\"delta\":{\"content\":\"first\"}}]}\n\n"))?;
-        if gate.lock().unwrap().recv_timeout(PATIENCE).is_ok() {
-            conn.send(chunk("data: [DONE]\n\n"))?;
-            conn.send("0\r\n\r\n")?;
-        }
-        Ok(Then::Close)
-    });
-    (go, script)
 }
 
 fn stream(gateway: &Gateway, script: &str) -> Request {
@@ -98,7 +78,7 @@ fn a_request_that_panics_is_answered_and_has_its_row() {
 #[test]
 fn an_answer_that_has_begun_breaks_off_in_a_panic() {
     let gateway = gateway();
-    let (go, script) = held_stream(&gateway);
+    let (script, go) = gateway.mock.held_stream();
     let mut client = gateway.tcp();
     client.send(&stream(&gateway, &script).field("x-tokfence-test-panic", "end").bytes());
     client.head();
@@ -116,7 +96,7 @@ fn an_answer_that_has_begun_breaks_off_in_a_panic() {
 #[test]
 fn a_panic_takes_nothing_else_with_it() {
     let gateway = gateway();
-    let (go, script) = held_stream(&gateway);
+    let (script, go) = gateway.mock.held_stream();
     let mut other: Client = gateway.tcp();
     other.send(&stream(&gateway, &script).bytes());
     other.head();

@@ -4,16 +4,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use storage::{Outcome, Store};
 
-use crate::support::{
-    Client, Gateway, Home, PASSPHRASE, PATIENCE, Request, Setup, Then, chunk, eventually, holds_for, rows,
-};
+use crate::support::{Client, Gateway, Home, PASSPHRASE, Request, Setup, eventually, holds_for, rows};
 
 const CHAT: &str = "/openai/v1/chat/completions";
 const STREAM: &str = r#"{"model":"gpt-4o-mini","stream":true,"stream_options":{"include_usage":true}}"#;
@@ -360,25 +356,6 @@ fn a_restart_serves_again_with_another_process() {
     client.ask(&Request::get("/openai/v1/models").bearer(&gateway.token)).expect(200);
 }
 
-/// A script that streams an event, then waits for the test before it ends.
-fn held_stream(gateway: &Gateway) -> (String, std::sync::mpsc::Sender<()>) {
-    let (go, gate) = channel();
-    let gate = Mutex::new(gate);
-    let script = gateway.mock.script(move |_, conn| {
-        conn.send(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-        )?;
-        conn.send(chunk("data: {\"choices\":[{\"delta\":{\"content\":\"first\"}}]}\n\n"))?;
-        // Without a word of the test the stream stays open until the gateway has left.
-        if gate.lock().unwrap().recv_timeout(PATIENCE).is_ok() {
-            conn.send(chunk("data: [DONE]\n\n"))?;
-            conn.send("0\r\n\r\n")?;
-        }
-        Ok(Then::Close)
-    });
-    (script, go)
-}
-
 fn begin_stream(gateway: &Gateway, script: &str) -> (Client, Vec<u8>) {
     let mut client = gateway.tcp();
     client.send(&Request::post(CHAT, STREAM).bearer(&gateway.token).script(script).bytes());
@@ -391,7 +368,7 @@ fn begin_stream(gateway: &Gateway, script: &str) -> (Client, Vec<u8>) {
 #[test]
 fn a_stream_that_runs_is_finished_before_the_daemon_ends() {
     let gateway = Gateway::start();
-    let (script, go) = held_stream(&gateway);
+    let (script, go) = gateway.mock.held_stream();
     let (mut client, mut seen) = begin_stream(&gateway, &script);
     gateway.home.signal(Signal::TERM);
     eventually("the listener to close", || TcpStream::connect(gateway.address).is_err().then_some(()));
@@ -408,7 +385,7 @@ fn a_stream_that_runs_is_finished_before_the_daemon_ends() {
 fn a_stream_that_outlives_the_grace_period_is_cut_and_has_its_row() {
     let gateway =
         Gateway::start_with(&Setup { daemon: "shutdown_grace = \"1s\"".to_owned(), ..Setup::default() });
-    let (script, go) = held_stream(&gateway);
+    let (script, go) = gateway.mock.held_stream();
     let (mut client, _) = begin_stream(&gateway, &script);
     let started = Instant::now();
     gateway.run(["stop"]).expect(0);

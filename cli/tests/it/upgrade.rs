@@ -1,45 +1,20 @@
 //! `tokfence upgrade`: another process serves, and nobody who asks notices.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 use storage::Outcome;
 
-use crate::support::{Client, Gateway, Mock, Request, Setup, Then, chunk, eventually, json};
+use crate::support::{Client, Gateway, Request, Setup, eventually, json};
 
 const CHAT: &str = "/openai/v1/chat/completions";
 const QUESTION: &str = r#"{"model":"gpt-4o-mini","messages":[]}"#;
 const STREAM: &str = r#"{"model":"gpt-4o-mini","stream":true,"messages":[]}"#;
-const HELLO: &str =
-    "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hello\"},\"finish_reason\":null}]}\n\n";
-const LAST: &str =
-    "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 const ANSWER: &str = r#"{"id":"c","object":"chat.completion","model":"gpt-4o-mini","choices":[],
     "usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}"#;
 const UPGRADES: usize = 5;
-
-/// A provider that streams hellos until it is told to end the answer.
-fn gated(mock: &Mock) -> (String, Sender<()>) {
-    let (end, ends) = channel::<()>();
-    let ends = Mutex::new(ends);
-    let script = mock.script(move |_, conn| {
-        conn.send(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-        )?;
-        while ends.lock().unwrap().try_recv().is_err() {
-            conn.send(chunk(HELLO))?;
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        conn.send(chunk(LAST))?;
-        conn.send("0\r\n\r\n")?;
-        Ok(Then::Close)
-    });
-    (script, end)
-}
 
 /// A stream of which the beginning was read.
 fn begin(gateway: &Gateway, token: &str, script: &str) -> (Client, String) {
@@ -47,7 +22,7 @@ fn begin(gateway: &Gateway, token: &str, script: &str) -> (Client, String) {
     client.send(&Request::post(CHAT, STREAM).script(script).bearer(token).bytes());
     let head = client.head();
     assert_eq!(head.status, 200);
-    client.read_until(&mut Vec::new(), "hello");
+    client.read_until(&mut Vec::new(), "first");
     (client, head.get("x-tokfence-request-id").unwrap().to_owned())
 }
 
@@ -100,7 +75,7 @@ fn no_request_fails_and_every_stream_ends_whole_while_upgrades_follow_each_other
         }
         let mut pid = None;
         for _ in 0..UPGRADES {
-            let (script, end) = gated(&gateway.mock);
+            let (script, end) = gateway.mock.held_stream();
             streams.push((begin(&gateway, &gateway.token, &script), end));
             let (before, after) = upgrade(&gateway);
             assert!(pid.is_none_or(|pid| pid == before) && before != after);
@@ -113,7 +88,7 @@ fn no_request_fails_and_every_stream_ends_whole_while_upgrades_follow_each_other
     for ((mut client, id), end) in streams {
         end.send(()).unwrap();
         let body = String::from_utf8(client.try_body().expect("a whole stream")).unwrap();
-        assert!(body.ends_with(LAST), "{body}");
+        assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
         assert_eq!(gateway.row(&id).request.outcome, Outcome::Completed);
     }
     eventually("the end of those before", || status(&gateway)["predecessor"].is_null().then_some(()));
@@ -125,7 +100,7 @@ fn no_request_fails_and_every_stream_ends_whole_while_upgrades_follow_each_other
 #[test]
 fn what_the_old_process_answers_is_cut_and_ended_like_everything_else() {
     let gateway = Gateway::start();
-    let (script, _end) = gated(&gateway.mock);
+    let (script, _end) = gateway.mock.held_stream();
     let cut = |client: &mut Client, id: &str, code: &str| {
         let since = Instant::now();
         let body = String::from_utf8(client.try_body().expect("a whole answer")).unwrap();
@@ -149,7 +124,7 @@ fn what_the_old_process_answers_is_cut_and_ended_like_everything_else() {
 #[test]
 fn a_stop_ends_both() {
     let gateway = Gateway::start();
-    let (script, _end) = gated(&gateway.mock);
+    let (script, _end) = gateway.mock.held_stream();
     let (_client, _) = begin(&gateway, &gateway.token, &script);
     let (old, new) = upgrade(&gateway);
     assert!(is_alive(old) && is_alive(new));

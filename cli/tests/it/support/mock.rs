@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -220,6 +221,25 @@ impl Mock {
     pub(crate) fn plays(&self, answer: impl Into<Vec<u8>>) -> String {
         let answer = answer.into();
         self.script(move |_, conn| conn.send(&answer).map(|()| Then::Keep))
+    }
+
+    /// A script that streams an event with the word `first`, then waits for the test before it ends in order.
+    pub(crate) fn held_stream(&self) -> (String, Sender<()>) {
+        let (go, gate) = channel();
+        let gate = Mutex::new(gate);
+        let script = self.script(move |_, conn| {
+            conn.send(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+            )?;
+            conn.send(chunk("data: {\"choices\":[{\"delta\":{\"content\":\"first\"}}]}\n\n"))?;
+            // Without a word of the test the stream stays open until the gateway has left.
+            if gate.lock().unwrap().recv_timeout(PATIENCE).is_ok() {
+                conn.send(chunk("data: [DONE]\n\n"))?;
+                conn.send("0\r\n\r\n")?;
+            }
+            Ok(Then::Close)
+        });
+        (script, go)
     }
 
     /// The same provider once more, for another who owns one.
