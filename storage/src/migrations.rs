@@ -88,6 +88,38 @@ mod tests {
         }
     }
 
+    /// What was summed up before there were spans is told by them as if they had been there.
+    #[test]
+    fn rows_that_are_summed_up_get_their_spans() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate_to(&mut conn, 7).unwrap();
+        let sql = "
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+            INSERT INTO requests (id, started_at_us, method, path, agent, capability_id, transport, is_streaming,
+                outcome, usage_basis, input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens,
+                output_tokens, reasoning_tokens, latency_us, request_bytes, response_bytes)
+            SELECT printf('%026d', i), i, 'POST', '/', iif(i % 2, 'odd', NULL), iif(i % 2, 'abcdefgh', NULL), 'tcp', 0,
+                iif(i > 16390, 'refused', 'completed'), 'none', 0, 0, 0, 0, 0, 0, 1, 1, 1 FROM n";
+        conn.execute(sql, []).unwrap();
+        conn.execute("UPDATE request_sums_mark SET through_seq = 18000", []).unwrap();
+        migrate(&mut conn).unwrap();
+        let mut statement = conn.prepare("SELECT * FROM request_spans ORDER BY part, agent").unwrap();
+        let spans = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(3)?, row.get(4)?, row.get(7)?)));
+        let spans: Vec<(i64, String, i64, i64, Option<i64>)> =
+            spans.unwrap().collect::<rusqlite::Result<_>>().unwrap();
+        let expected = [
+            (16_384, "", 2, 16_384, Some(16_384)),
+            (16_384, "odd", 1, 16_383, Some(16_383)),
+            (18_000, "", 16_386, 18_000, Some(16_390)),
+            (18_000, "odd", 16_385, 17_999, Some(16_389)),
+        ];
+        assert_eq!(
+            spans,
+            expected.map(|(part, agent, first, last, used)| (part, agent.to_owned(), first, last, used))
+        );
+    }
+
     #[test]
     fn a_step_that_fails_leaves_nothing_behind() {
         let mut conn = Connection::open_in_memory().unwrap();

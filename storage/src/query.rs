@@ -63,7 +63,8 @@ pub enum StatusFilter {
 #[error("a status is a number from 100 to 599, or a class of them such as `4xx`")]
 pub struct InvalidStatus;
 
-/// So many of the newest rows are looked through one by one before it is asked where else there may be some.
+/// So many of the newest rows are looked through one by one before an index is asked, which would have to sort all that
+/// somebody ever did to tell what he did last.
 const RECENT_ROWS: i64 = 16_384;
 
 impl Default for LogFilter {
@@ -116,15 +117,12 @@ impl Store {
         if let LogOrder::After(seq) = filter.order {
             return self.requests_within(seq.saturating_add(1)..=i64::MAX, "seq ASC", filter, filter.limit);
         }
+        if let Some(wanted) = filter.whereabouts() {
+            return self.requests_of(&wanted, filter);
+        }
         let recent = self.latest_seq()?.saturating_sub(RECENT_ROWS)..=i64::MAX;
         let recent = self.requests_within(recent, "seq DESC", filter, filter.limit)?;
-        if count(&recent) >= filter.limit {
-            return Ok(recent);
-        }
-        match filter.whereabouts() {
-            Some(wanted) => self.requests_of(&wanted, filter),
-            None => self.requests_by_index(filter),
-        }
+        if count(&recent) >= filter.limit { Ok(recent) } else { self.requests_by_index(filter) }
     }
 
     /// Rows with these numbers: few, so an index on anything else would visit many more to get at them.
@@ -143,7 +141,8 @@ impl Store {
         self.select(&sql, conditions, limit)
     }
 
-    /// The newest rows of an agent or a capability, from the parts of the log in which there are some.
+    /// The newest rows of an agent or a capability, from the parts of the log in which there are some: first of all those
+    /// that are not summed up yet.
     fn requests_of(&self, wanted: &Conditions, filter: &LogFilter) -> Result<Vec<LoggedRequest>, Error> {
         let mut found = Vec::new();
         sums::parts(&self.conn, wanted, |seqs| {

@@ -77,3 +77,55 @@ pub(crate) fn forget_deleted(conn: &Connection) -> rusqlite::Result<usize> {
                WHERE part < coalesce((SELECT min(seq) FROM requests), (SELECT through_seq + 1 FROM request_sums_mark))";
     conn.prepare_cached(sql)?.execute([])
 }
+
+#[cfg(test)]
+mod tests {
+    use policy::{Amount, Period, Subject, Unit};
+
+    use crate::Store;
+    use crate::sums::sum_up_all;
+
+    /// 40,000 requests at a nano-dollar each: the first is of `early`, of the others every fourth of `often`.
+    fn store() -> (tempfile::TempDir, Store) {
+        let home = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&home.path().join("tokfence.db")).unwrap();
+        let sql = "
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)
+            INSERT INTO requests (id, started_at_us, method, path, agent, transport, is_streaming, outcome, usage_basis,
+                input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens,
+                reasoning_tokens, cost_nano_usd, latency_us, request_bytes, response_bytes)
+            SELECT printf('%026d', i), i, 'POST', '/', iif(i = 1, 'early', iif(i % 4 = 0, 'often', 'other')), 'tcp', 0,
+                'completed', 'none', 0, 0, 0, 0, 0, 0, 1, 1, 1, 1 FROM n";
+        store.conn.execute(sql, []).unwrap();
+        sum_up_all(&mut store.conn);
+        (home, store)
+    }
+
+    #[test]
+    fn a_new_budget_is_charged_with_what_is_summed_up_and_what_is_not() {
+        let (_home, mut store) = store();
+        for (agent, spent) in [("early", 1), ("often", 10_000), ("nobody", 0)] {
+            let subject: Subject = format!("agent:{agent}").parse().unwrap();
+            let limit = Amount { unit: Unit::NanoUsd, number: 1_000_000 };
+            let zone = jiff::tz::TimeZone::UTC;
+            let set = store.set_budget(&subject, Period::Total, limit, 50_000, &zone).unwrap();
+            assert_eq!(set.counted, spent, "{agent}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_of_a_part_goes_with_its_last_row() {
+        let (_home, store) = store();
+        let parts = |store: &Store| {
+            let sql = "SELECT count(DISTINCT part) FROM request_spans";
+            store.conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(parts(&store), 2);
+        store.delete_older_than(16_384, 1_000_000).unwrap();
+        store.delete_older_than(16_384, 1_000_000).unwrap();
+        assert_eq!(parts(&store), 2, "one row of the first part is left");
+        store.delete_older_than(16_385, 1_000_000).unwrap();
+        store.delete_older_than(16_385, 1_000_000).unwrap();
+        assert_eq!(parts(&store), 1);
+    }
+}
