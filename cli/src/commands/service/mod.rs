@@ -217,7 +217,8 @@ fn words(words: &[&str]) -> Vec<String> {
 /// The program that a service starts. One that others can replace, or that a cleanup removes, is none.
 fn installed_program() -> Result<PathBuf, Failure> {
     let program = super::start::this_program()?;
-    let is_build = program.components().any(|part| part.as_os_str() == "target");
+    // Cargo marks the folder that it builds in.
+    let is_build = program.ancestors().skip(1).take(3).any(|folder| folder.join("CACHEDIR.TAG").exists());
     if is_build && !cfg!(debug_assertions) {
         let message = format!("{} is a build, which the next one replaces", program.display());
         let failure = Failure::new(Exit::Unsafe, "unsafe_program", message);
