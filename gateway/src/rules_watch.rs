@@ -1,6 +1,7 @@
 //! The rules as the database has them at this moment. Whatever process changes them, the next decision goes by the
 //! change: before each one a few bytes are read that tell whether anybody has committed anything.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use policy::{Denial, DenialCode, Rules};
@@ -93,6 +94,11 @@ impl Shared {
         let changed = change(&mut seen.store)?;
         self.publish(&mut seen)?;
         Ok(changed)
+    }
+
+    /// Where the rules and all the rest are.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.rules.seen().store.path().to_owned()
     }
 
     /// Writes what is no rule through the same connection; nobody needs to know.

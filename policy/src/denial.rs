@@ -139,6 +139,48 @@ impl DenialCode {
     }
 }
 
+impl DenialCode {
+    /// What it says, for whoever reads of it afterwards.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "the request is not well-formed",
+            Self::HeaderTooLarge => "the head of the request is too long",
+            Self::RequestTimeout => "the request took too long to arrive",
+            Self::HostNotAllowed => "it named a host that is not ours",
+            Self::OriginNotAllowed => "it came from a web page",
+            Self::MethodNotAllowed => "the method is not served",
+            Self::UpgradeUnsupported => "it asked for another protocol",
+            Self::InvalidRoute => "there is no such route",
+            Self::UnknownProvider => "there is no such provider",
+            Self::MissingCapability => "it presented no capability",
+            Self::InvalidCapability => "what it presented is no capability",
+            Self::RevokedCapability => "the capability or its agent was revoked",
+            Self::ExpiredCapability => "the capability has ended",
+            Self::Killed => "the kill switch is on",
+            Self::ProviderRevoked => "the provider was revoked",
+            Self::RiskRestricted => "the caller is restricted because of what was seen",
+            Self::RateLimited => "a limit on requests or tokens a minute was reached",
+            Self::TooManyConcurrent => "a limit on requests at once was reached",
+            Self::EndpointDenied => "the route is never served",
+            Self::OutOfScope => "the capability does not allow it",
+            Self::RequestTooLarge => "the body is too large",
+            Self::UnsupportedMedia => "the body is of a type that is not read",
+            Self::SecretInRequest => "it held a key or a canary",
+            Self::ModelPriceUnknown => "a budget applies and the model's price is unknown",
+            Self::BudgetExceeded => "a budget had no room",
+            Self::VaultLocked => "the vault is locked",
+            Self::MissingKey => "there is no key for the provider",
+            Self::StateUnavailable => "rules, budgets or log could not be read or written",
+            Self::Overloaded => "the gateway had no room",
+            Self::UpstreamUnreachable => "the provider could not be reached",
+            Self::UpstreamTls => "there was no secure connection to the provider",
+            Self::UpstreamReset => "the provider broke off",
+            Self::UpstreamTimeout => "the provider took too long",
+            Self::InternalError => "the gateway itself failed",
+        }
+    }
+}
+
 impl fmt::Display for DenialCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

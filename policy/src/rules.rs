@@ -1,5 +1,6 @@
 //! Everything an owner has laid down, as of one moment: who may ask, what is revoked, which limits hold.
 
+use std::cmp::Reverse;
 use std::iter;
 
 use crate::{
@@ -127,6 +128,31 @@ impl Rules {
             .chain(iter::once_with(|| Subject::Provider(provider.clone())))
             .chain(iter::once_with(|| Subject::Agent(agent.clone())))
             .chain(self.lineage(capability).map(|link| Subject::Capability(link.id)))
+    }
+
+    /// Who is restricted at `now`, most first.
+    pub fn restricted(&self, now: TimestampUs) -> Vec<(&Subject, &Risk)> {
+        let mut restricted: Vec<_> =
+            self.risks.iter().filter(|(_, risk)| risk.state_at(now) > RiskState::Green).collect();
+        restricted.sort_by_key(|(subject, risk)| (Reverse(risk.state), risk.since, subject.to_string()));
+        restricted
+    }
+
+    /// The agent that a subject is, or whose capability.
+    pub fn agent_of<'a>(&'a self, subject: &'a Subject) -> Option<&'a AgentName> {
+        match subject {
+            Subject::Agent(name) => Some(name),
+            Subject::Capability(id) => self.capabilities.get(id).map(|capability| &capability.agent),
+            Subject::Global | Subject::Provider(_) => None,
+        }
+    }
+
+    /// Whether anybody can still meet a limit of this subject: those of capabilities that have ended say nothing any
+    /// more.
+    pub fn is_in_force(&self, subject: &Subject, now: TimestampUs) -> bool {
+        let Subject::Capability(id) = subject else { return true };
+        let capability = self.capabilities.get(id);
+        capability.is_some_and(|found| self.check_caller(Some(found), &found.agent, now).is_ok())
     }
 
     /// The limits on rates that apply to a request; all must have room.

@@ -35,7 +35,38 @@ pub struct AgentSummary {
     pub unpriced: u64,
 }
 
+/// An agent, and when it last did something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentUse {
+    /// Its name.
+    pub name: AgentName,
+    /// When its last admitted request in the log began.
+    pub last_used_at: Option<TimestampUs>,
+}
+
 impl Store {
+    /// Lists agents by name, those too that were never minted and are in the log. Costs a fraction of [`Store::agents`],
+    /// which adds up all that they ever did.
+    ///
+    /// # Errors
+    /// SQLite's failure.
+    pub fn agent_uses(&self) -> Result<Vec<AgentUse>, Error> {
+        let doing = "list agents";
+        let sql = format!(
+            "WITH {USES},
+            last_used AS (SELECT agent, max(at_us) AS at_us FROM uses WHERE agent <> '' GROUP BY agent)
+            SELECT coalesce(name, agent) AS known_name, at_us
+            FROM agents FULL JOIN last_used ON last_used.agent = agents.name
+            ORDER BY known_name"
+        );
+        let mut statement = self.conn.prepare_cached(&sql).doing(doing)?;
+        let used = |row: &Row<'_>| {
+            Ok(AgentUse { name: parsed(row, "known_name")?, last_used_at: row.get("at_us")? })
+        };
+        let rows = statement.query_map([], used).doing(doing)?;
+        rows.collect::<rusqlite::Result<_>>().doing(doing)
+    }
+
     /// Lists agents by name. `now` decides which capabilities are active.
     ///
     /// # Errors

@@ -288,6 +288,12 @@ impl Books {
         }
     }
 
+    /// What is borrowed of each budget and held by no request.
+    pub(crate) fn kept_ready(&self) -> BTreeMap<BudgetId, i64> {
+        let room = |account: &Account| account.pots.iter().map(|pot| pot.room.max(0)).sum();
+        self.accounts.iter().map(|(id, account)| (*id, room(account))).collect()
+    }
+
     /// The budget of a number.
     pub(crate) fn budget(&self, id: BudgetId) -> Option<&Budget> {
         self.accounts.get(&id).map(|account| &account.budget)

@@ -9,6 +9,7 @@
 //! With the slot it takes what it may cost from what is borrowed of each budget that applies (see `books`). Only when
 //! too little is borrowed does it wait, for one round of the writer.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -16,7 +17,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
-use policy::{Denial, Plan, Rules, TimestampUs};
+use policy::{BudgetId, Denial, Plan, Rules, TimestampUs};
 
 use crate::books::{Attempt, Held};
 use crate::error::Error;
@@ -82,6 +83,19 @@ pub struct Failure {
     pub for_ms: u128,
 }
 
+impl Health {
+    /// `ok`, or why rows do not reach the database.
+    pub fn in_words(&self) -> String {
+        match (self.state, &self.failure) {
+            (LogState::Writing, _) => "ok".to_owned(),
+            (LogState::Failing, failure) => {
+                failure.as_ref().map_or("failing".to_owned(), |failure| failure.message.clone())
+            }
+            (LogState::Stopped, _) => "stopped".to_owned(),
+        }
+    }
+}
+
 impl Ledger {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
@@ -143,6 +157,11 @@ impl Ledger {
     /// What budgets have to tell since the last call.
     pub fn take_warnings(&self) -> Vec<Warning> {
         std::mem::take(&mut *lock(&self.shared.warnings))
+    }
+
+    /// What this process has borrowed of each budget and no request holds: it is ready for the next.
+    pub fn kept_ready(&self) -> BTreeMap<BudgetId, i64> {
+        lock(&self.shared.books).kept_ready()
     }
 
     /// The present instant, which is never before one that was seen earlier, by this process or another. Periods and

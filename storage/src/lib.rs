@@ -36,7 +36,7 @@ mod query;
 mod sums;
 mod watch;
 
-pub use agents::AgentSummary;
+pub use agents::{AgentSummary, AgentUse};
 pub use audit::{
     Actor, AuditAction, AuditFault, AuditFilter, AuditHead, AuditNote, AuditReport, AuditRow, InvalidHead,
     NotedHead, UnknownAction, anchor_path,

@@ -125,6 +125,19 @@ impl Store {
         if count(&recent) >= filter.limit { Ok(recent) } else { self.requests_by_index(filter) }
     }
 
+    /// The newest requests that were refused or cut, the newest first; those among the newest rows, since it is asked all
+    /// the time and there may be none.
+    ///
+    /// # Errors
+    /// SQLite's failure.
+    pub fn newest_refusals(&self, limit: u32) -> Result<Vec<LoggedRequest>, Error> {
+        let sql = "SELECT * FROM requests NOT INDEXED
+                   WHERE seq > (SELECT coalesce(max(seq), 0) FROM requests) - ? AND outcome IN ('refused', 'cut')
+                   ORDER BY seq DESC LIMIT ?";
+        let recent = Conditions { texts: Vec::new(), values: vec![RECENT_ROWS.into()] };
+        self.select(sql, recent, limit)
+    }
+
     /// Rows with these numbers: few, so an index on anything else would visit many more to get at them.
     fn requests_within(
         &self,
@@ -317,6 +330,27 @@ mod tests {
         for text in ["", "xx", "0xx", "6xx", "44xx", "99", "600", "-1", "+404", "4x", "4xxx"] {
             check_status(text, Err(InvalidStatus));
         }
+    }
+
+    #[test]
+    fn refusals_are_looked_for_among_the_newest_rows() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("tokfence.db")).unwrap();
+        assert_eq!(store.newest_refusals(5).unwrap(), []);
+        let sql = "
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+            INSERT INTO requests (id, started_at_us, method, path, transport, is_streaming, outcome, usage_basis,
+                input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens,
+                reasoning_tokens, latency_us, request_bytes, response_bytes)
+            SELECT printf('%026d', i), i, 'POST', '/', 'tcp', 0,
+                CASE i % 1000 WHEN 1 THEN 'refused' WHEN 2 THEN 'cut' ELSE 'completed' END, 'none', 0, 0, 0, 0, 0, 0,
+                1, 1, 1 FROM n";
+        store.conn.execute(sql, [RECENT_ROWS + 10]).unwrap();
+        let found = store.newest_refusals(u32::MAX).unwrap();
+        let seqs: Vec<i64> = found.iter().map(|logged| logged.seq).collect();
+        assert_eq!(seqs[..3], [16_002, 16_001, 15_002]);
+        assert_eq!(seqs.last(), Some(&1_001), "what is further back is left out");
+        assert_eq!(store.newest_refusals(2).unwrap().len(), 2);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use clap::Subcommand;
 use gateway::config::Config;
-use policy::{Amount, Budget as PolicyBudget, Period, Subject, Unit};
-use serde_json::{Value, json};
+use gateway::overview::BudgetStanding;
+use gateway::overview::form::amount_document;
+use policy::{Amount, Budget as PolicyBudget, Period, Subject};
+use serde_json::json;
 use storage::{BudgetSet, BudgetStatus};
 
 use crate::app::{App, now_us};
@@ -135,7 +137,7 @@ fn status(app: &App, subject: Option<&str>) -> Result<(), Failure> {
     let document = json!({
         "timezone": zone_name(&config),
         "reserve": if config.budget.reserve == gateway::config::Reserve::Strict { "strict" } else { "rolling" },
-        "budgets": budgets.iter().map(document).collect::<Vec<_>>(),
+        "budgets": budgets.iter().map(BudgetStanding::from).collect::<Vec<_>>(),
     });
     app.output.data(&document, || table(&budgets));
     notes(app, &budgets, clock_ahead_us);
@@ -183,30 +185,6 @@ fn cells(status: &BudgetStatus) -> Vec<String> {
         used,
         status.renews_at.map_or_else(|| "never".to_owned(), timestamp),
     ]
-}
-
-fn document(status: &BudgetStatus) -> Value {
-    let amount = |number| amount_document(status.budget.limit.unit.of(number));
-    json!({
-        "name": status.budget.name(),
-        "subject": status.budget.subject.to_string(),
-        "period": status.budget.period.to_string(),
-        "limit": amount_document(status.budget.limit),
-        "spent": amount(status.spent),
-        "forfeited": amount(status.forfeited),
-        "reserved": amount(status.reserved),
-        "left": amount(status.left()),
-        "since": timestamp(status.since),
-        "renews_at": status.renews_at.map(timestamp),
-    })
-}
-
-/// An amount for programs: dollars as decimal text, tokens as a number.
-fn amount_document(amount: Amount) -> Value {
-    match amount.unit {
-        Unit::NanoUsd => json!({ "usd": policy::NanoUsd::from_nanos(amount.number).to_string() }),
-        Unit::Tokens => json!({ "tokens": amount.number }),
-    }
 }
 
 fn zone_name(config: &Config) -> String {

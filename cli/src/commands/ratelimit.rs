@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use clap::{Args, Subcommand};
 use gateway::control::{Command, RateStatus, Reply};
-use policy::{RateLimit, Rules, Subject};
+use policy::{RateLimit, Subject};
 use serde_json::{Value, json};
 
 use crate::app::{App, now_us};
@@ -127,7 +127,8 @@ fn status(app: &App) -> Result<(), Failure> {
     let store = app.store()?;
     let rules = store.load_policy()?.rules;
     let mut limits = store.rate_limits()?;
-    limits.retain(|(subject, _)| is_in_force(&rules, subject));
+    let now = now_us();
+    limits.retain(|(subject, _)| rules.is_in_force(subject, now));
     let used = used(app)?;
     let rows: Vec<(String, RateLimit, Option<&RateStatus>)> = limits
         .iter()
@@ -155,13 +156,6 @@ fn status(app: &App) -> Result<(), Failure> {
         app.output.table(&headers, rows.collect(), empty)
     });
     Ok(())
-}
-
-/// Whether anybody can still meet the limit: those of capabilities that have ended say nothing any more.
-fn is_in_force(rules: &Rules, subject: &Subject) -> bool {
-    let Subject::Capability(id) = subject else { return true };
-    let capability = rules.capabilities.get(id);
-    capability.is_some_and(|found| rules.check_caller(Some(found), &found.agent, now_us()).is_ok())
 }
 
 /// What the running daemon counts; without one nothing is used.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use gateway::control::{self, Command, DaemonStatus, Reply, RiskStatus};
+pub(crate) use gateway::overview::form::timestamp;
 use serde_json::{Value, json};
 use storage::AuditAction;
 
@@ -202,9 +203,4 @@ fn risk_document(risk: &RiskStatus) -> Value {
         "signal": risk.signal,
         "event": risk.event,
     })
-}
-
-/// An instant as people and programs read it: RFC 3339, in UTC.
-pub(crate) fn timestamp(us: i64) -> String {
-    jiff::Timestamp::from_microsecond(us).map_or_else(|_| us.to_string(), |at| format!("{at:.3}"))
 }

@@ -11,6 +11,7 @@ mod connections;
 mod bodies;
 mod budgets;
 mod metrics;
+mod overview;
 mod pricing;
 mod models;
 mod streaming;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use policy::Transport;
 
-use crate::caller::lifeline::Lifeline;
+use crate::caller::lifeline::{Lifeline, Running};
+use crate::caller::progress::Progress;
 
 /// So many wrong capabilities are answered at once. An honest caller stops after its first.
 const WRONG_FREE: u32 = 3;
@@ -43,6 +44,8 @@ pub(crate) struct Connection {
     wrong: AtomicU32,
     /// How the request that runs on it is cut.
     pub(crate) lifeline: Lifeline,
+    /// How far that request is.
+    pub(crate) progress: Progress,
 }
 
 impl Connection {
@@ -66,7 +69,15 @@ impl Connection {
             is_overdue: AtomicBool::new(false),
             wrong: AtomicU32::new(0),
             lifeline: Lifeline::new(),
+            progress: Progress::default(),
         }
+    }
+
+    /// A request was admitted: from here on it can be cut, and is seen.
+    pub(crate) fn begin(&self, running: Running) {
+        // Before it is seen: nobody takes what was of the last one for its.
+        self.progress.reset();
+        self.lifeline.begin(running);
     }
 
     /// Lets the next request through; called when the engine starts to wait for one.

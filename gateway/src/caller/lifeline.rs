@@ -40,6 +40,22 @@ pub(crate) struct Running {
     pub(crate) agent: AgentName,
     pub(crate) capability: Option<Presented>,
     pub(crate) provider: Arc<Provider>,
+    pub(crate) what: Asked,
+}
+
+/// What a running request asked for, for whoever looks on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) started_at: TimestampUs,
+    pub(crate) model: Option<String>,
+    pub(crate) is_streaming: bool,
+    /// Whether it costs money.
+    pub(crate) is_billed: bool,
+    /// Whether the model that answers may be another one.
+    pub(crate) names_other_models: bool,
+    pub(crate) request_bytes: u64,
+    /// About how many input tokens that is.
+    pub(crate) input_tokens: u64,
 }
 
 /// A request that was dropped because it could not be ended in order.
@@ -148,6 +164,11 @@ impl Lifeline {
                 None
             }
         }
+    }
+
+    /// The running request, if there is one.
+    pub(crate) fn running(&self) -> Option<Running> {
+        self.held().running.clone()
     }
 
     /// Whether the request was cut and has not begun to end.

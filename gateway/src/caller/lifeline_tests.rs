@@ -10,6 +10,7 @@ fn running() -> Running {
         agent: "a".parse().unwrap(),
         capability: None,
         provider: config.provider("openai").unwrap().clone(),
+        what: Asked::default(),
     }
 }
 

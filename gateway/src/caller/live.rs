@@ -56,8 +56,7 @@ impl Live {
     pub(crate) fn recheck(&self, rules: &Rules, now: TimestampUs) {
         // Before the look: what begins after it notes its own end.
         self.first_end.swap(TimestampUs::MAX, Ordering::AcqRel);
-        let connections: Vec<_> = self.connections().values().cloned().collect();
-        for connection in connections {
+        for connection in self.all() {
             if let Some(end) = connection.lifeline.recheck(rules, now) {
                 self.expect_end(end);
             }
@@ -73,8 +72,12 @@ impl Live {
 
     /// Cuts every running request.
     pub(crate) fn cut_all(&self, denial: &Denial) {
-        let connections: Vec<_> = self.connections().values().cloned().collect();
-        connections.iter().for_each(|connection| connection.lifeline.cut(denial.clone()));
+        self.all().iter().for_each(|connection| connection.lifeline.cut(denial.clone()));
+    }
+
+    /// The connections that are open now.
+    pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
+        self.connections().values().cloned().collect()
     }
 
     /// Nothing under the lock is left half-changed by a panic.
@@ -98,7 +101,7 @@ mod tests {
     use policy::{AgentName, Capability, CapabilityId, RequestId, Revocation, Scope};
 
     use super::*;
-    use crate::caller::lifeline::Running;
+    use crate::caller::lifeline::{Asked, Running};
     use crate::config::Config;
     use crate::request::facts::Presented;
 
@@ -114,6 +117,7 @@ mod tests {
             agent: agent(name),
             capability: Some(Presented { id: name.parse().unwrap(), secret_hash: [0; 32] }),
             provider: config.provider("openai").unwrap().clone(),
+            what: Asked::default(),
         }
     }
 

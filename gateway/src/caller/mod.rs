@@ -3,6 +3,7 @@
 pub(crate) mod framing;
 pub(crate) mod connection;
 pub(crate) mod lifeline;
+pub(crate) mod progress;
 pub(crate) mod live;
 pub(crate) mod places;
 pub(crate) mod guard;

@@ -90,6 +90,16 @@ impl Meter {
         estimate_output(self.report.output_text_bytes())
     }
 
+    /// The generated text that went by, in bytes.
+    pub(crate) fn output_text_bytes(&self) -> u64 {
+        self.report.output_text_bytes()
+    }
+
+    /// What the provider has reported so far, if that is more than at the last call.
+    pub(crate) fn take_news(&mut self) -> Option<Usage> {
+        self.report.take_news()
+    }
+
     /// What is known so far; after the last chunk, the result.
     pub fn metered(&self) -> Metered {
         self.report.metered()

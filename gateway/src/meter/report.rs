@@ -28,6 +28,8 @@ pub(super) struct Report {
     text_bytes: u64,
     ending: Ending,
     has_bad_numbers: bool,
+    /// Whether a count came that nobody has asked for yet.
+    has_news: bool,
 }
 
 /// An entry of a list of what tokens were; its members may come in any order.
@@ -76,6 +78,7 @@ impl Report {
             text_bytes: 0,
             ending: Ending::Open,
             has_bad_numbers: false,
+            has_news: false,
         }
     }
 
@@ -85,6 +88,10 @@ impl Report {
 
     pub(super) fn output_text_bytes(&self) -> u64 {
         self.text_bytes
+    }
+
+    pub(super) fn take_news(&mut self) -> Option<Usage> {
+        if std::mem::take(&mut self.has_news) { self.usage() } else { None }
     }
 
     pub(super) fn metered(&self) -> Metered {
@@ -184,6 +191,7 @@ impl Report {
     }
 
     fn take(&mut self, counted: Counted, count: Count) {
+        self.has_news = true;
         let slot = &mut self.counts[counted as usize];
         match count {
             Count::Is(count) => *slot = Some(count),

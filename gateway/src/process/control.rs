@@ -12,8 +12,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use vault::Secret;
 
+use crate::overview::{InFlight, Overview};
+
 /// A command in one line; a passphrase is the longest thing in one.
 pub(super) const LINE_BYTES_MAX: u64 = 64 * 1024;
+/// An answer in one line; the requests in flight are the longest thing in one that a process tells its successor.
+pub(super) const REPLY_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What the daemon is asked to do.
 #[derive(Deserialize, Serialize)]
@@ -37,6 +41,10 @@ pub enum Command {
     },
     /// Tell how much of the limits on rates is used.
     Rates,
+    /// Tell how everything stands.
+    Overview,
+    /// Tell which requests are in flight; for the process that has taken the place of this one.
+    Running,
     /// Turn the kill switch on.
     Kill {
         /// Why.
@@ -76,6 +84,10 @@ pub enum Reply {
     Status(Box<DaemonStatus>),
     /// What is used of each limit on rates.
     Rates(Vec<RateStatus>),
+    /// How everything stands.
+    Overview(Box<Overview>),
+    /// What is in flight.
+    Running(InFlight),
     /// It cannot be done.
     Failed {
         /// A stable code.
@@ -195,6 +207,8 @@ impl std::fmt::Debug for Command {
             Self::Lock { .. } => "Lock",
             Self::Unlock { .. } => "Unlock",
             Self::Rates => "Rates",
+            Self::Overview => "Overview",
+            Self::Running => "Running",
             Self::Kill { .. } => "Kill",
             Self::Stop => "Stop",
             Self::Upgrade { .. } => "Upgrade",

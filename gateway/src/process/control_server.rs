@@ -137,6 +137,8 @@ pub(super) fn execute(daemon: &Daemon, command: Command) -> Reply {
         }
         Command::Unlock { with } => done(daemon.unlock(with).map(|()| Vec::new())),
         Command::Rates => Reply::Rates(daemon.rates()),
+        Command::Overview => Reply::Overview(Box::new(daemon.overview())),
+        Command::Running => Reply::Running(daemon.in_flight()),
         Command::Kill { reason } => done(daemon.kill(&reason).map(|()| Vec::new())),
         // What ends the daemon is done by whoever took the command.
         Command::Stop | Command::Upgrade { .. } => done(Ok(Vec::new())),

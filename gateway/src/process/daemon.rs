@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{CanaryKind, Map, ProviderId, Revocation, Risk, RiskState, Rules, Subject, TimestampUs};
-use storage::LogState;
+use policy::{CanaryKind, Map, ProviderId, Revocation, Risk, Rules, Subject, TimestampUs};
 use vault::{Entry, EntryKind, RecoveryCode, Secret, Unlock, Vault};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError, Prices, PricesError};
 use crate::fence::Watched;
+use crate::overview::{self, InFlight, LogView, Overview};
 use crate::process::control::{Command, DaemonStatus, RateStatus, Reply, Revoked, RiskStatus, UnlockWith};
 use crate::process::handover::Predecessor;
 use crate::process::home::Home;
@@ -75,6 +75,7 @@ pub(crate) struct Daemon {
     shared: Arc<Shared>,
     place: Place,
     started_at: TimestampUs,
+    log_view: LogView,
     reloading: Mutex<()>,
     vault: Mutex<Option<Vault>>,
     /// Whom it took over from, for as long as that one answers what it had accepted.
@@ -120,6 +121,7 @@ fn make_upstreams(config: &Config, old: &Upstreams) -> Result<Upstreams, Upstrea
 impl Daemon {
     pub(crate) fn new(shared: Arc<Shared>, place: Place, vault: Option<Vault>) -> Self {
         let daemon = Self {
+            log_view: LogView::new(shared.database()),
             shared,
             place,
             started_at: now_us(),
@@ -270,10 +272,6 @@ impl Daemon {
     /// Who is restricted at present, most first.
     fn risks(&self) -> Vec<RiskStatus> {
         let (rules, now) = (self.shared.snapshot.load().rules.clone(), self.shared.ledger.now());
-        let restricted = rules.risks.iter().filter(|(_, risk)| risk.state_at(now) > RiskState::Green);
-        let mut restricted: Vec<_> = restricted.collect();
-        restricted
-            .sort_by_key(|(subject, risk)| (std::cmp::Reverse(risk.state), risk.since, subject.to_string()));
         let status = |(subject, risk): (&Subject, &Risk)| RiskStatus {
             subject: subject.to_string(),
             state: risk.state.to_string(),
@@ -281,7 +279,7 @@ impl Daemon {
             signal: risk.signal.to_string(),
             event: risk.event,
         };
-        restricted.into_iter().map(status).collect()
+        rules.restricted(now).into_iter().map(status).collect()
     }
 
     /// How much of each limit on rates is used.
@@ -325,6 +323,28 @@ impl Daemon {
         Ok(self.shared.ledger.flush(FLUSH_PATIENCE)?)
     }
 
+    /// How everything stands, for whoever looks on.
+    pub(crate) fn overview(&self) -> Overview {
+        Overview {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: self.place.address.clone(),
+            started_at: self.started_at,
+            ..overview::collect(&self.shared, &self.log_view, self.in_flight())
+        }
+    }
+
+    /// The requests in flight, here and in the processes before.
+    pub(crate) fn in_flight(&self) -> InFlight {
+        let mut in_flight = InFlight::of(&self.shared);
+        if let Some((_, Reply::Running(before))) = self.pass_on(&Command::Running) {
+            // Those of the process before are the older ones.
+            in_flight.requests.splice(0..0, before.requests);
+            in_flight.count += before.count;
+        }
+        in_flight
+    }
+
     pub(crate) fn status(&self) -> DaemonStatus {
         let keys = self.shared.keys.load();
         let mut providers: Vec<String> = match &**keys {
@@ -365,13 +385,7 @@ impl Daemon {
                 + before.map_or(0, |(_, in_flight)| in_flight),
             providers,
             passthrough: self.shared.snapshot.load().config.passthrough_providers(),
-            log: match (health.state, health.failure) {
-                (LogState::Writing, _) => "ok".to_owned(),
-                (LogState::Failing, failure) => {
-                    failure.map_or("failing".to_owned(), |failure| failure.message)
-                }
-                (LogState::Stopped, _) => "stopped".to_owned(),
-            },
+            log: health.in_words(),
         }
     }
 }

@@ -211,7 +211,7 @@ impl Link {
     fn hear<T: DeserializeOwned>(&mut self, patience: Option<Duration>) -> io::Result<T> {
         self.0.get_ref().set_read_timeout(patience)?;
         let mut line = Zeroizing::new(String::new());
-        if self.0.by_ref().take(control::LINE_BYTES_MAX).read_line(&mut line)? == 0 {
+        if self.0.by_ref().take(control::REPLY_BYTES_MAX).read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(serde_json::from_str(&line)?)

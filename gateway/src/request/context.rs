@@ -14,7 +14,6 @@ use storage::{LogText, Outcome, RequestRow, Reservation, Used};
 use crate::caller::connection::Connection;
 use crate::fence::{Fence, Watch};
 use crate::meter::{Ending, Meter, Metered};
-use crate::provider::catalogue::Provider;
 use crate::provider::upstream::Upstream;
 use crate::request::body::StoredBody;
 use crate::request::cutting::Shown;
@@ -27,7 +26,7 @@ use crate::state::{Shared, Snapshot, now_us};
 use crate::wire::{ARRAY_STREAM, Decoder, Framing, HideUsage, Seam};
 
 /// What a provider reports beyond this nobody owes: a hundred thousand dollars for one request.
-const COST_MAX: NanoUsd = NanoUsd::from_nanos(100_000_000_000_000);
+pub(crate) const COST_MAX: NanoUsd = NanoUsd::from_nanos(100_000_000_000_000);
 /// Informational answers (1xx) of one request.
 const INFORMATIONAL_MAX: u32 = 16;
 
@@ -202,6 +201,7 @@ impl Context {
         if let Some(meter) = &mut self.meter {
             meter.feed(chunk);
         }
+        self.connection.progress.advance(self.response_bytes, self.meter.as_mut());
     }
 
     /// All is done that is done before the provider is asked.
@@ -343,7 +343,7 @@ impl Context {
         (basis, usage, cost.map(|cost| cost.min(COST_MAX)))
     }
 
-    fn costs_money(&self) -> bool {
+    pub(super) fn costs_money(&self) -> bool {
         matches!(self.facts.class, Some(RouteClass::Generate | RouteClass::Embed))
     }
 
@@ -357,19 +357,12 @@ impl Context {
     }
 
     fn cost(&self, usage: &Usage, metered: Option<&Metered>) -> Option<NanoUsd> {
-        let provider: &Provider = self.facts.provider.as_ref()?;
-        if quote::is_free(provider) {
-            return Some(NanoUsd::ZERO);
-        }
-        let prices = &self.snapshot.prices;
+        let provider = self.facts.provider.as_ref()?;
         // Where others may answer, the one that was asked for says nothing of the price.
         let asked = self.facts.model.as_deref().filter(|_| !self.facts.names_other_models);
         let answered = metered.and_then(|metered| metered.model.as_deref());
-        let resolved = [asked, answered]
-            .into_iter()
-            .flatten()
-            .find_map(|model| prices.resolve(&provider.prices, model))?;
-        resolved.price.cost(usage, metered.and_then(|metered| metered.service_tier.as_deref())).ok()
+        let tier = metered.and_then(|metered| metered.service_tier.as_deref());
+        quote::cost(&self.snapshot.prices, provider, &[asked, answered], usage, tier)
     }
 }
 

@@ -13,7 +13,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 use policy::Denial;
 
-use crate::caller::lifeline::{Running, end_of};
+use crate::caller::lifeline::{Asked, Running, end_of};
 use crate::request::context::{Answer, Context};
 use crate::request::respond;
 use crate::state::now_us;
@@ -47,8 +47,17 @@ impl Context {
     pub(crate) fn enter_live(&self) {
         let (Some(agent), Some(provider)) = (&self.facts.agent, &self.facts.provider) else { return };
         let capability = self.facts.capability;
-        let running = Running { id: self.id, agent: agent.clone(), capability, provider: provider.clone() };
-        self.connection.lifeline.begin(running);
+        let what = Asked {
+            started_at: self.started_at,
+            model: self.facts.model.clone(),
+            is_streaming: self.facts.is_streaming,
+            is_billed: self.costs_money(),
+            names_other_models: self.facts.names_other_models,
+            request_bytes: self.request_bytes,
+            input_tokens: self.facts.estimate_input(self.request_bytes),
+        };
+        let (agent, provider) = (agent.clone(), provider.clone());
+        self.connection.begin(Running { id: self.id, agent, capability, provider, what });
         // By the newest rules: those of before may have been left by the last look at all connections.
         if let Some(end) = end_of(&self.shared.snapshot.load().rules, capability) {
             self.shared.live.expect_end(end);

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use policy::{AgentName, Denial, DenialCode, Map, Part, Price, Quote, RouteClass};
+use policy::{
+    AgentName, Denial, DenialCode, Map, NanoUsd, Part, Price, PriceTable, Quote, RouteClass, Usage,
+};
 
 use crate::config::{Budget, Reserve, UnknownModel};
 use crate::meter;
@@ -143,6 +145,22 @@ fn input_bound(facts: &Facts, price: Option<&Price>, body_bytes: u64) -> Result<
 /// Whether the provider takes no money: it runs on this machine and needs no key.
 pub(crate) fn is_free(provider: &Provider) -> bool {
     provider.is_local && provider.auth == AuthStyle::None
+}
+
+/// What a usage costs at the price of the first of these models that has one, in the service tier that answered.
+pub(crate) fn cost(
+    prices: &PriceTable,
+    provider: &Provider,
+    models: &[Option<&str>],
+    usage: &Usage,
+    tier: Option<&str>,
+) -> Option<NanoUsd> {
+    if is_free(provider) {
+        return Some(NanoUsd::ZERO);
+    }
+    let mut named = models.iter().copied().flatten();
+    let resolved = named.find_map(|model| prices.resolve(&provider.prices, model))?;
+    resolved.price.cost(usage, tier).ok()
 }
 
 /// The price of what is asked for. Where other models may answer, it is that of none of them.

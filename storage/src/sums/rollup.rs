@@ -266,12 +266,18 @@ mod tests {
         let sql = "INSERT INTO agents (name, created_at_us) VALUES ('a1', 1), ('a4', 1), ('idle', 1)";
         store.conn.execute(sql, []).unwrap();
         let (before, agents) = (ask(&store), store.agents(0).unwrap());
+        let uses = store.agent_uses().unwrap();
+        let used = |name: &str| uses.iter().find(|used| used.name.as_str() == name).unwrap().last_used_at;
+        assert!(agents.iter().all(|agent| used(agent.name.as_str()) == agent.last_used_at));
+        // Those of the log are there who were never minted, too.
+        assert_eq!((uses.len(), used("a0").is_some(), used("idle")), (6, true, None));
         assert_eq!((agents[0].requests, agents[2].requests), (20_000, 0));
         assert_eq!(agents[0].last_used_at, Some(39_991 * 30_000_000));
         assert_eq!(before[0].total.requests, (1..=40_000u64).map(|i| 1 + i % 4).sum::<u64>());
         while sum_up(&mut store.conn, 36_000).unwrap() {}
         assert_eq!(through(&store.conn).unwrap(), 2 * ROWS_STEP);
         assert_eq!((ask(&store), store.agents(0).unwrap()), (before, agents));
+        assert_eq!(store.agent_uses().unwrap(), uses);
     }
 
     #[test]

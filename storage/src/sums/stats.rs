@@ -91,6 +91,13 @@ pub struct StatsRow {
     pub first_byte_p50_us: Option<u64>,
 }
 
+impl StatsRow {
+    /// All input tokens, cached or not.
+    pub fn input_total(&self) -> u64 {
+        self.input_tokens.saturating_add(self.cache_read_tokens).saturating_add(self.cache_write_tokens)
+    }
+}
+
 /// The sums of each group, and of all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {

@@ -5,9 +5,7 @@ mod explain;
 mod replay;
 
 use clap::{Args, Subcommand};
-use policy::{
-    AgentName, Capability, CapabilityId, ProviderId, Risk as Known, RiskState, RouteClass, Rules, Subject,
-};
+use policy::{AgentName, Capability, CapabilityId, ProviderId, Risk as Known, RouteClass, Rules, Subject};
 use serde_json::{Value, json};
 use storage::{LogText, RiskEvent, Store};
 
@@ -79,7 +77,7 @@ fn status(app: &App, limit: u32) -> Result<(), Failure> {
     app.flush_log();
     let (config, store) = (app.config()?, app.store()?);
     let rules = store.load_policy()?.rules;
-    let states = restricted(&rules);
+    let states = rules.restricted(now_us());
     let mut events = store.newest_risk_events(limit)?;
     events.reverse();
     let document = json!({
@@ -100,20 +98,10 @@ fn status(app: &App, limit: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Who is restricted at present, most first.
-fn restricted(rules: &Rules) -> Vec<(Subject, Known)> {
-    let now = now_us();
-    let known = rules.risks.iter().filter(|(_, risk)| risk.state_at(now) > RiskState::Green);
-    let mut restricted: Vec<_> = known.map(|(subject, risk)| (subject.clone(), *risk)).collect();
-    restricted
-        .sort_by_key(|(subject, risk)| (std::cmp::Reverse(risk.state), risk.since, subject.to_string()));
-    restricted
-}
-
 fn state_document(rules: &Rules, subject: &Subject, risk: &Known) -> Value {
     json!({
         "subject": subject.to_string(),
-        "agent": agent_of(rules, subject).map(AgentName::as_str),
+        "agent": rules.agent_of(subject).map(AgentName::as_str),
         "state": risk.state.as_str(),
         "since": timestamp(risk.since),
         "last_evidence_at": timestamp(risk.last_evidence_at),
@@ -134,19 +122,11 @@ fn state_cells(rules: &Rules, subject: &Subject, risk: &Known) -> Vec<String> {
 
 /// A subject as people know it: a capability's agent stands beside it.
 fn who(rules: &Rules, subject: &Subject) -> String {
-    match (subject, agent_of(rules, subject)) {
+    match (subject, rules.agent_of(subject)) {
         (Subject::Capability(id), Some(agent)) => format!("{agent}, capability {id}"),
         (Subject::Global, _) => "everything".to_owned(),
         (_, Some(agent)) => agent.to_string(),
         (subject, None) => subject.to_string(),
-    }
-}
-
-fn agent_of<'r>(rules: &'r Rules, subject: &'r Subject) -> Option<&'r AgentName> {
-    match subject {
-        Subject::Agent(name) => Some(name),
-        Subject::Capability(id) => rules.capabilities.get(id).map(|capability| &capability.agent),
-        Subject::Global | Subject::Provider(_) => None,
     }
 }
 

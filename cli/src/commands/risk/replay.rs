@@ -10,7 +10,7 @@ use policy::{
 use serde_json::{Value, json};
 use storage::{RiskEvent, Store};
 
-use super::{agent_of, family, who};
+use super::{family, who};
 use crate::app::{App, now_us};
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
@@ -164,7 +164,7 @@ impl Course {
     fn document(&self, rules: &Rules) -> Value {
         json!({
             "subject": self.subject.to_string(),
-            "agent": agent_of(rules, &self.subject).map(policy::AgentName::as_str),
+            "agent": rules.agent_of(&self.subject).map(policy::AgentName::as_str),
             "states": self.spans.iter().map(|span| json!({
                 "state": span.state.as_str(),
                 "from": timestamp(span.from),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
-use policy::{NanoUsd, TimestampUs};
+use policy::{NanoUsd, Period as Calendar, TimestampUs};
 use serde_json::{Value, json};
 use storage::{Stats as Sums, StatsBy, StatsGroup, StatsQuery, StatsRow, Store};
 
@@ -137,25 +137,14 @@ impl Period {
             now.saturating_sub(i64::try_from(span).unwrap_or(i64::MAX))
         };
         match self {
-            Self::Today => Some(start_of_day(now, zone, |day| day)),
+            Self::Today => Some(Calendar::Daily.window(now, zone).from),
             Self::Hours24 => Some(hours(24)),
             Self::Days7 => Some(hours(7 * 24)),
             Self::Days30 => Some(hours(30 * 24)),
-            Self::Month => Some(start_of_day(now, zone, jiff::civil::Date::first_of_month)),
+            Self::Month => Some(Calendar::Monthly.window(now, zone).from),
             Self::All => None,
         }
     }
-}
-
-/// Midnight of the day that `pick` makes of today.
-fn start_of_day(
-    now: TimestampUs,
-    zone: &TimeZone,
-    pick: impl FnOnce(jiff::civil::Date) -> jiff::civil::Date,
-) -> TimestampUs {
-    let Ok(now) = jiff::Timestamp::from_microsecond(now) else { return now };
-    let day = pick(now.to_zoned_datetime(zone.clone()).date());
-    day.to_zoned_datetime(zone.clone()).map_or(now, |midnight| midnight.timestamp()).as_microsecond()
 }
 
 impl By {
@@ -207,13 +196,9 @@ fn cost_each(row: &StatsRow) -> Option<NanoUsd> {
 
 /// The part of the input that came from a cache, in percent with one decimal place.
 fn cache_share(row: &StatsRow) -> Option<f64> {
-    let (cached, all) = (u128::from(row.cache_read_tokens), u128::from(input_total(row)));
+    let (cached, all) = (u128::from(row.cache_read_tokens), u128::from(row.input_total()));
     let thousandths = (cached * 1_000 + all / 2).checked_div(all)?;
     u32::try_from(thousandths).ok().map(|thousandths| f64::from(thousandths) / 10.0)
-}
-
-fn input_total(row: &StatsRow) -> u64 {
-    row.input_tokens.saturating_add(row.cache_read_tokens).saturating_add(row.cache_write_tokens)
 }
 
 fn document(row: &StatsRow) -> Value {
@@ -222,7 +207,7 @@ fn document(row: &StatsRow) -> Value {
         "requests": row.requests,
         "refused": row.refused,
         "errors": row.errors,
-        "input_tokens": input_total(row),
+        "input_tokens": row.input_total(),
         "cache_read_tokens": row.cache_read_tokens,
         "cache_write_tokens": row.cache_write_tokens,
         "cache_read_percent": cache_share(row),
@@ -255,8 +240,8 @@ fn cells(row: &StatsRow, zone: &TimeZone) -> Vec<String> {
         row.requests.to_string(),
         row.refused.to_string(),
         row.errors.to_string(),
-        input_total(row).to_string(),
-        percent(row.cache_read_tokens, input_total(row)),
+        row.input_total().to_string(),
+        percent(row.cache_read_tokens, row.input_total()),
         row.output_tokens.to_string(),
         usd(row.cost),
         if row.unpriced == 0 { String::new() } else { format!("+{} unpriced", row.unpriced) },

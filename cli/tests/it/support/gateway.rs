@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
 use std::sync::LazyLock;
 
+use gateway::control;
+use gateway::overview::Overview;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use storage::{LogFilter, LogOrder, LoggedRequest, Store};
@@ -370,7 +372,31 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn flush(&self) {
         let socket = self.home.file("control/control.sock");
-        gateway::control::ask(&socket, &gateway::control::Command::Flush, super::PATIENCE).unwrap();
+        control::ask(&socket, &control::Command::Flush, super::PATIENCE).unwrap();
+    }
+
+    /// How everything stands now, as the daemon tells views of it.
+    #[track_caller]
+    pub(crate) fn overview(&self) -> Overview {
+        let socket = self.home.file("control/control.sock");
+        match control::ask(&socket, &control::Command::Overview, super::PATIENCE).unwrap() {
+            control::Reply::Overview(overview) => *overview,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Asks for a stream that the provider holds open, and returns when its first words are here.
+    #[track_caller]
+    pub(crate) fn hold(&self, token: &str, script: &str) -> Client {
+        let request = Request::post(
+            "/openai/v1/chat/completions",
+            r#"{"model":"gpt-4o-mini","messages":[],"stream":true}"#,
+        );
+        let mut client = self.tcp();
+        client.send(&request.bearer(token).script(script).bytes());
+        client.head();
+        client.read_until(&mut Vec::new(), "first");
+        client
     }
 
     /// The row of the request with this id, as soon as the request has ended.
