@@ -23,6 +23,10 @@ use crate::args::Args;
 use crate::failure::Failure;
 use crate::output::{Color, Output};
 
+/// What a burst of connections leaves free is found again at once; see `docs/performance.md`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     shield::memory();
     let (args, command) = match Args::read() {
