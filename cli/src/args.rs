@@ -78,4 +78,41 @@ mod tests {
     fn the_commands_agree_with_themselves() {
         Args::command().debug_assert();
     }
+    /// The page is what `--help` says. `TOKFENCE_BLESS=1` writes it.
+    #[test]
+    fn the_reference_of_commands_is_of_this_version() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
+        let options = clap_markdown::MarkdownOptions::new().show_footer(false).title("Commands".to_owned());
+        let page = clap_markdown::help_markdown_custom::<Args>(&options);
+        if std::env::var_os("TOKFENCE_BLESS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap();
+        let hint =
+            "docs/cli.md is of other commands: TOKFENCE_BLESS=1 cargo test --workspace reference_of_commands";
+        assert!(page == written, "{hint}");
+    }
+    /// Every command that can be typed, without those that only lead to others.
+    fn leaves(command: &clap::Command, words: &mut Vec<String>, all: &mut Vec<String>) {
+        let inner: Vec<_> = command.get_subcommands().filter(|inner| !inner.is_hide_set()).collect();
+        if inner.is_empty() {
+            all.push(words.join(" "));
+        }
+        for command in inner {
+            words.push(command.get_name().to_owned());
+            leaves(command, words, all);
+            words.pop();
+        }
+    }
+
+    #[test]
+    fn the_page_on_json_tells_of_every_command() {
+        let page = include_str!("../../docs/json.md");
+        let mut all = Vec::new();
+        leaves(&Args::command(), &mut Vec::new(), &mut all);
+        all.retain(|words| {
+            !page.lines().any(|line| line.starts_with('|') && line.contains(&format!("`{words}`")))
+        });
+        assert!(all.is_empty(), "docs/json.md does not tell of {all:?}");
+    }
 }

@@ -38,6 +38,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file is the database of the Go program of the same name. It was left as it is.
+    #[error("{} is the database of the Go program of the same name", path.display())]
+    GoProgram {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is a damaged database: cut short, overwritten or missing. It was left as it is.
     #[error("the database {} is damaged: {what}", path.display())]
     Damaged {
@@ -193,6 +199,7 @@ impl Error {
             Self::UnsafeFile { .. } => "unsafe_file",
             Self::NotFound { .. } => "database_not_found",
             Self::Foreign { .. } => "not_a_database",
+            Self::GoProgram { .. } => "former_database",
             Self::Damaged { .. } => "database_damaged",
             Self::NewerSchema { .. } => "unsupported_version",
             Self::Replaced { .. } => "database_replaced",
@@ -222,6 +229,9 @@ impl Error {
             Self::UnsafeFile { path, fault } => return Some(unsafe_file_hint(path, *fault)),
             Self::NotFound { .. } => "`tokfence init` makes one",
             Self::Foreign { .. } => "check the path; the file was left as it is",
+            Self::GoProgram { path } => {
+                return Some(format!("put it aside, and begin a log: mv '{0}' '{0}.go'", path.display()));
+            }
             Self::Damaged { path, .. } => return Some(damaged_hint(path)),
             Self::NewerSchema { .. } => "use a newer tokfence; the file was left as it is",
             Self::Replaced { .. } => "put the file back, or restart the gateway to use the new one",

@@ -216,13 +216,23 @@ fn recognise(conn: &Connection, path: &Path) -> Result<(), Error> {
         return Err(damaged("the file is empty".to_owned()));
     }
     if application != migrations::APPLICATION_ID || found < 1 {
-        return Err(Error::Foreign { path: path.to_owned() });
+        let path = path.to_owned();
+        return Err(match is_of_the_go_program(conn).map_err(explain)? {
+            true => Error::GoProgram { path },
+            false => Error::Foreign { path },
+        });
     }
     if found > migrations::LATEST {
         return Err(Error::NewerSchema { path: path.to_owned(), found, known: migrations::LATEST });
     }
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(explain)?;
     Ok(())
+}
+
+/// Whether it has the tables that the Go program of the same name made, which numbers its versions nowhere.
+fn is_of_the_go_program(conn: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) = 2 FROM pragma_table_info('requests') WHERE name IN ('estimated_cost_cents', 'request_hash')";
+    conn.query_row(sql, [], |row| row.get(0))
 }
 
 fn configure(conn: &Connection, role: Role) -> rusqlite::Result<()> {
@@ -328,6 +338,19 @@ mod tests {
         conn.pragma_update(None, "application_id", 7).unwrap();
         drop(conn);
         check_refused_untouched(&path, "not_a_database");
+    }
+
+    #[test]
+    fn a_database_of_the_go_program_is_told_by_its_tables_and_left_alone() {
+        let (_home, path) = home();
+        let conn = Connection::open(&path).unwrap();
+        conn.execute_batch("CREATE TABLE requests(id TEXT, estimated_cost_cents INTEGER, request_hash TEXT)")
+            .unwrap();
+        drop(conn);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        check_refused_untouched(&path, "former_database");
+        let hint = Store::open(&path).unwrap_err().hint().unwrap();
+        assert!(hint.ends_with(&format!("mv '{0}' '{0}.go'", path.display())), "{hint}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(crate) mod pricing;
 pub(crate) mod audit;
 pub(crate) mod config;
 pub(crate) mod completions;
+pub(crate) mod man;
 
 use std::process::ExitCode;
 
@@ -105,6 +106,8 @@ pub(crate) enum Command {
     Config(config::Config),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Print a manual page, or write all of them
+    Man(man::Man),
 }
 
 /// Runs the command that was typed.
@@ -142,5 +145,6 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Audit(command) => command.run(app),
         Command::Config(command) => command.run(app),
         Command::Completions(command) => done(command.run(app)),
+        Command::Man(command) => done(command.run(app)),
     }
 }

@@ -227,4 +227,19 @@ mod tests {
             assert!((400..=599).contains(&status(code)), "{code}");
         }
     }
+    /// The page on what goes wrong has a row for each code, with its status.
+    #[test]
+    fn the_page_on_refusals_tells_of_each_with_its_status() {
+        let page = include_str!("../../../docs/troubleshooting.md");
+        let row = |line: &str| {
+            let (code, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+            Some((code.to_owned(), rest.split_once(' ')?.0.parse::<u16>().ok()?))
+        };
+        let mut told: Vec<_> = page.lines().filter_map(row).collect();
+        let mut codes: Vec<_> =
+            DenialCode::ALL.iter().map(|code| (code.as_str().to_owned(), status(*code))).collect();
+        told.sort();
+        codes.sort();
+        assert_eq!(told, codes);
+    }
 }
