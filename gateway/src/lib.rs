@@ -8,6 +8,8 @@
 //!
 //! This crate knows no SQL, derives no keys and never prints.
 
+#![cfg_attr(not(any(test, fuzzing)), warn(clippy::panic, clippy::unreachable))]
+
 pub mod config;
 mod state;
 mod rules_watch;

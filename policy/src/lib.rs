@@ -4,6 +4,8 @@
 //! no clocks, no randomness, no async, no HTTP types. Whatever varies is an argument, so every decision can
 //! be repeated in a test. Read it in the order of the modules below.
 
+#![cfg_attr(not(any(test, fuzzing)), warn(clippy::panic, clippy::unreachable))]
+
 // What tests of several crates share names this one from outside.
 #[cfg(test)]
 extern crate self as policy;

@@ -7,6 +7,8 @@
 //!
 //! This crate sees no credential in plain text and knows no HTTP.
 
+#![cfg_attr(not(any(test, fuzzing)), warn(clippy::panic, clippy::unreachable))]
+
 mod error;
 mod file;
 mod migrations;

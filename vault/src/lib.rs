@@ -39,6 +39,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![cfg_attr(not(any(test, fuzzing)), warn(clippy::panic, clippy::unreachable))]
+
 mod secret;
 mod origin;
 mod entry;
