@@ -37,6 +37,7 @@ pub(crate) struct Global {
     pub(crate) color: Color,
 }
 
+#[derive(Clone)]
 pub(crate) struct App {
     pub(crate) home: Home,
     pub(crate) config_path: PathBuf,
@@ -56,6 +57,11 @@ impl App {
             output: Output { is_json: global.json, is_quiet: global.quiet, color: global.color },
             command,
         }
+    }
+
+    /// The same, which says nothing beside its results: for who has the screen to itself.
+    pub(crate) fn quiet(&self) -> Self {
+        Self { output: Output { is_quiet: true, ..self.output }, ..self.clone() }
     }
 
     /// The configuration as it is on disk now.

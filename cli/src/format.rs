@@ -30,7 +30,7 @@ impl Column {
         }
     }
 
-    fn pad(self, cell: &str, width: usize) -> String {
+    pub(crate) fn pad(self, cell: &str, width: usize) -> String {
         match self {
             Self::Left(_) => format!("{cell:<width$}"),
             Self::Right(_) => format!("{cell:>width$}"),
@@ -118,9 +118,61 @@ pub(crate) fn local_time(us: TimestampUs) -> String {
     in_zone(us, TimeZone::system())
 }
 
+/// The same, of an instant of today.
+pub(crate) fn local_clock(us: TimestampUs) -> String {
+    show(us, TimeZone::system(), "%H:%M:%S")
+}
+
 fn in_zone(us: TimestampUs, zone: TimeZone) -> String {
+    show(us, zone, "%Y-%m-%d %H:%M:%S")
+}
+
+fn show(us: TimestampUs, zone: TimeZone, form: &str) -> String {
     let Ok(at) = jiff::Timestamp::from_microsecond(us) else { return us.to_string() };
-    at.to_zoned_datetime(zone).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    at.to_zoned_datetime(zone).strftime(form).to_string()
+}
+
+/// A span of which only the size matters, in at most four characters or so: `45s`, `12m`, `3h`, `40d`.
+pub(crate) fn rough(us: TimestampUs) -> String {
+    let seconds = us.max(0) / 1_000_000;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// A count of which only the size matters: `950`, `12.3k`, `4.5M`.
+pub(crate) fn short(count: u64) -> String {
+    match count {
+        0..10_000 => count.to_string(),
+        10_000..1_000_000 => format!("{}.{}k", count / 1_000, count / 100 % 10),
+        _ => format!("{}.{}M", count / 1_000_000, count / 100_000 % 10),
+    }
+}
+
+/// A text of somebody else's without what a terminal would obey.
+pub(crate) fn plain(text: &str) -> String {
+    let shown = |c: char| -> String { if c.is_control() { c.escape_default().collect() } else { c.into() } };
+    text.chars().map(shown).collect()
+}
+
+/// What is spent and what is held of a whole, as a bar of so many cells: `███▒▒·····`. What is there at all takes a cell.
+pub(crate) fn bar(spent: i64, held: i64, whole: i64, cells: usize) -> String {
+    let (spent, held) = (spent.max(0), held.max(0));
+    let cells_of = |part: i64| -> usize {
+        if part == 0 {
+            return 0;
+        }
+        let filled = i128::from(part) * cells as i128 / i128::from(whole.max(1));
+        usize::try_from(filled).unwrap_or(cells).clamp(1, cells)
+    };
+    let full = cells_of(spent);
+    let reserved = cells_of(spent.saturating_add(held)).saturating_sub(full);
+    let reserved = reserved.max(usize::from(held > 0)).min(cells - full);
+    let free = cells - full - reserved;
+    ["█".repeat(full), "▒".repeat(reserved), "·".repeat(free)].concat()
 }
 
 /// The instant that somebody typed: a time ago (`30m`, `2d`), RFC 3339, or date and time of the local clock.
@@ -172,6 +224,31 @@ mod tests {
     fn a_span_has_the_unit_that_suits_it() {
         let texts = [0, 999, 1_790, 999_999, 1_239_999, 59_999_999, 60_000_000, 3_723_000_000].map(span);
         assert_eq!(texts, ["0µs", "999µs", "1.7ms", "999ms", "1.23s", "59.99s", "1m00s", "62m03s"]);
+    }
+
+    #[test]
+    fn what_only_has_a_size_is_short() {
+        let spans = [-5, 59_999_999, 60_000_000, 3_600_000_000, 172_799_000_000, 172_800_000_000].map(rough);
+        assert_eq!(spans, ["0s", "59s", "1m", "1h", "47h", "2d"]);
+        let counts = [0, 9_999, 10_000, 999_999, 1_000_000, 12_345_678].map(short);
+        assert_eq!(counts, ["0", "9999", "10.0k", "999.9k", "1.0M", "12.3M"]);
+    }
+
+    #[test]
+    fn a_bar_shows_what_is_there_and_never_more_than_it_has() {
+        assert_eq!(bar(0, 0, 100, 10), "··········");
+        assert_eq!(bar(50, 20, 100, 10), "█████▒▒···");
+        assert_eq!(bar(1, 1, 1_000, 10), "█▒········");
+        assert_eq!(bar(100, 0, 100, 10), "██████████");
+        assert_eq!(bar(100, 5, 100, 10), "██████████");
+        assert_eq!(bar(i64::MAX, i64::MAX, 1, 10), "██████████");
+        assert_eq!(bar(-5, -5, 100, 4), "····");
+        assert_eq!(bar(5, 0, 0, 4), "████");
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_of_a_plain_text() {
+        assert_eq!(plain("a\u{1b}[2Jb\n\u{9b}c é"), "a\\u{1b}[2Jb\\n\\u{9b}c é");
     }
 
     #[test]

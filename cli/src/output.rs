@@ -79,13 +79,17 @@ impl Output {
         ExitCode::from(failure.exit as u8)
     }
 
-    fn paint(&self, text: &str, code: &str) -> String {
-        let has_color = match self.color {
+    /// Whether what is written there is coloured.
+    pub(crate) fn has_color(&self, target: &impl IsTerminal) -> bool {
+        match self.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        };
-        if has_color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+            Color::Auto => target.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        }
+    }
+
+    fn paint(&self, text: &str, code: &str) -> String {
+        if self.has_color(&io::stderr()) { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
     /// A table with a header; an empty one says so instead.

@@ -44,13 +44,7 @@ pub(crate) struct TakenBack {
 
 impl Kill {
     pub(crate) fn run(self, app: &App) -> Result<(), Failure> {
-        let mut store = match app.store() {
-            Ok(store) => store,
-            Err(failure) => return self.ask_daemon(app, failure),
-        };
-        let is_new = store.kill(&self.reason, now_us())?;
-        app.tell_daemon()?;
-        let killed = store.controls()?.killed.map(|killed| revoked("", &killed));
+        let Killed { is_new, killed } = kill(app, &self.reason)?;
         let document = json!({
             "status": if is_new { "killed" } else { "unchanged" },
             "killed": killed.as_ref().map(without_name),
@@ -61,23 +55,43 @@ impl Kill {
         });
         Ok(())
     }
+}
 
-    /// A slip in the configuration hides where the database is. A running daemon knows, and who wants to kill is in a
-    /// hurry.
-    fn ask_daemon(self, app: &App, failure: Failure) -> Result<(), Failure> {
-        app.ask(&Command::Kill { reason: self.reason }).map_err(|_| failure)?;
-        let document = json!({ "status": "killed", "killed": null });
-        app.output.done(&document, || "killed: nothing is served until `tokfence unkill`".to_owned());
-        Ok(())
-    }
+/// What came of a kill.
+#[derive(Debug)]
+pub(crate) struct Killed {
+    pub(crate) is_new: bool,
+    killed: Option<Revoked>,
+}
+
+/// Turns the kill switch on, and says nothing.
+pub(crate) fn kill(app: &App, reason: &str) -> Result<Killed, Failure> {
+    let mut store = match app.store() {
+        Ok(store) => store,
+        // A slip in the configuration hides where the database is. A running daemon knows, and who wants to kill is in
+        // a hurry.
+        Err(failure) => {
+            app.ask(&Command::Kill { reason: reason.to_owned() }).map_err(|_| failure)?;
+            return Ok(Killed { is_new: true, killed: None });
+        }
+    };
+    let is_new = store.kill(reason, now_us())?;
+    app.tell_daemon()?;
+    let killed = store.controls()?.killed.map(|killed| revoked("", &killed));
+    Ok(Killed { is_new, killed })
+}
+
+/// Turns it off, and says nothing. Answers whether it was on.
+pub(crate) fn lift_kill(app: &App) -> Result<bool, Failure> {
+    let was_killed = app.store()?.unkill(now_us())?;
+    app.tell_daemon()?;
+    Ok(was_killed)
 }
 
 /// Serves again what was served before the kill.
 pub(crate) fn unkill(app: &App) -> Result<(), Failure> {
-    let mut store = app.store()?;
-    let was_killed = store.unkill(now_us())?;
-    app.tell_daemon()?;
-    let still_revoked = TakenBack::of_store(&store);
+    let was_killed = lift_kill(app)?;
+    let still_revoked = TakenBack::of_store(&app.store()?);
     let document = json!({
         "status": if was_killed { "restored" } else { "unchanged" },
         "revoked_providers": still_revoked.providers_document(),

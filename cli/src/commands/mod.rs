@@ -18,6 +18,7 @@ pub(crate) mod env;
 pub(crate) mod provider;
 pub(crate) mod log;
 pub(crate) mod stats;
+pub(crate) mod top;
 pub(crate) mod watch;
 pub(crate) mod pricing;
 pub(crate) mod audit;
@@ -94,6 +95,8 @@ pub(crate) enum Command {
     Log(log::Log),
     /// Sums over the log
     Stats(stats::Stats),
+    /// Watch everything live: what runs, what is spent, who is refused; with keys to kill and revoke
+    Top,
     /// Compare what providers report of their accounts with the log, to find a stolen key
     Watch(watch::Watch),
     /// Prices of models
@@ -140,6 +143,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Provider(command) => done(command.run(app)),
         Command::Log(command) => done(command.run(app)),
         Command::Stats(command) => done(command.run(app)),
+        Command::Top => top::top(app),
         Command::Watch(command) => command.run(app),
         Command::Pricing(command) => done(command.run(app)),
         Command::Audit(command) => command.run(app),

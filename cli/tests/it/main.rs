@@ -41,5 +41,6 @@ mod watch;
 mod sentinel;
 mod not_promised;
 mod prompts;
+mod top;
 mod cli_faults;
 mod demo;

@@ -342,6 +342,10 @@ mod tests {
         let start = Instant::now();
         store.agents(0).unwrap();
         eprintln!("agents: {:?}", start.elapsed());
+        let start = Instant::now();
+        store.agent_uses().unwrap();
+        store.newest_refusals(50).unwrap();
+        eprintln!("agents' last uses and the newest refusals: {:?}", start.elapsed());
         time("a month", &store, &query(StatsBy::Day, Some(1_000_000_000_000), Some(3_600_000_000_000)));
     }
 
