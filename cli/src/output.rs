@@ -37,6 +37,11 @@ impl Output {
         }
     }
 
+    /// Prints a result that has one form, whatever was asked for.
+    pub(crate) fn text(&self, text: &str) {
+        write_out(&format!("{text}\n"));
+    }
+
     /// Prints one line of a result that goes on for as long as it is watched: compact JSON, or text.
     pub(crate) fn line(&self, document: &Value, text: impl FnOnce() -> String) {
         write_out(&if self.is_json { format!("{document}\n") } else { text() + "\n" });

@@ -19,6 +19,7 @@ pub(crate) mod provider;
 pub(crate) mod log;
 pub(crate) mod stats;
 pub(crate) mod top;
+pub(crate) mod widget;
 pub(crate) mod watch;
 pub(crate) mod pricing;
 pub(crate) mod audit;
@@ -97,6 +98,9 @@ pub(crate) enum Command {
     Stats(stats::Stats),
     /// Watch everything live: what runs, what is spent, who is refused; with keys to kill and revoke
     Top,
+    /// The gateway in a menu bar
+    #[command(subcommand)]
+    Widget(widget::Widget),
     /// Compare what providers report of their accounts with the log, to find a stolen key
     Watch(watch::Watch),
     /// Prices of models
@@ -144,6 +148,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Log(command) => done(command.run(app)),
         Command::Stats(command) => done(command.run(app)),
         Command::Top => top::top(app),
+        Command::Widget(command) => done(command.run(app)),
         Command::Watch(command) => command.run(app),
         Command::Pricing(command) => done(command.run(app)),
         Command::Audit(command) => command.run(app),

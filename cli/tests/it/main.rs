@@ -42,5 +42,6 @@ mod sentinel;
 mod not_promised;
 mod prompts;
 mod top;
+mod widget;
 mod cli_faults;
 mod demo;

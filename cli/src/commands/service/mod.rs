@@ -215,7 +215,7 @@ fn words(words: &[&str]) -> Vec<String> {
 }
 
 /// The program that a service starts. One that others can replace, or that a cleanup removes, is none.
-fn installed_program() -> Result<PathBuf, Failure> {
+pub(super) fn installed_program() -> Result<PathBuf, Failure> {
     let program = super::start::this_program()?;
     // Cargo marks the folder that it builds in.
     let is_build = program.ancestors().skip(1).take(3).any(|folder| folder.join("CACHEDIR.TAG").exists());
@@ -228,7 +228,7 @@ fn installed_program() -> Result<PathBuf, Failure> {
 }
 
 /// The folder of this user.
-fn home_folder() -> Result<PathBuf, Failure> {
+pub(super) fn home_folder() -> Result<PathBuf, Failure> {
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     home.ok_or_else(|| Failure::usage("HOME is not set"))
 }

@@ -4,7 +4,7 @@ mod draw;
 mod feed;
 mod rows;
 #[cfg(test)]
-mod samples;
+pub(super) mod samples;
 #[cfg(test)]
 mod tests;
 mod view;
