@@ -1,5 +1,7 @@
 //! Agents: the names that capabilities stand for and to which requests are booked.
 
+use std::collections::BTreeMap;
+
 use policy::{AgentName, NanoUsd, Revocation, TimestampUs};
 use rusqlite::{OptionalExtension, Row};
 
@@ -7,7 +9,14 @@ use crate::capabilities::ENDED;
 use crate::error::{Doing, Error};
 use crate::row::{parsed, unsigned};
 use crate::store::Store;
-use crate::sums::USES;
+use crate::sums::{self, USES};
+
+/// What is told of parts of the log that are summed up, and what is behind them.
+const USED_IN_SPANS: &str = "
+    SELECT agent, max(last_used_us) FROM request_spans WHERE part > ?1 AND agent <> '' GROUP BY agent";
+const USED_BEHIND: &str = "
+    SELECT agent, max(started_at_us) FROM requests NOT INDEXED
+    WHERE seq > ?1 AND outcome <> 'refused' AND agent IS NOT NULL GROUP BY agent";
 
 /// An agent as a person sees it listed. What was used and spent is counted from the request log, and so reaches
 /// back as far as that is kept.
@@ -35,36 +44,45 @@ pub struct AgentSummary {
     pub unpriced: u64,
 }
 
-/// An agent, and when it last did something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentUse {
-    /// Its name.
-    pub name: AgentName,
-    /// When its last admitted request in the log began.
-    pub last_used_at: Option<TimestampUs>,
+/// When agents last did something, read from the log bit by bit: what was read once is not read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentUses {
+    /// When the last admitted request of each began; those too that were never minted and are in the log.
+    pub last_used: BTreeMap<AgentName, Option<TimestampUs>>,
+    /// Up to this row everything is in it for good.
+    through: i64,
+}
+
+impl AgentUses {
+    fn add(&mut self, name: AgentName, at: Option<TimestampUs>) {
+        let last = self.last_used.entry(name).or_default();
+        *last = at.max(*last);
+    }
 }
 
 impl Store {
-    /// Lists agents by name, those too that were never minted and are in the log. Costs a fraction of [`Store::agents`],
-    /// which adds up all that they ever did.
+    /// Reads on when agents were used. Costs a fraction of [`Store::agents`], which adds up all that they ever did.
     ///
     /// # Errors
-    /// SQLite's failure.
-    pub fn agent_uses(&self) -> Result<Vec<AgentUse>, Error> {
-        let doing = "list agents";
-        let sql = format!(
-            "WITH {USES},
-            last_used AS (SELECT agent, max(at_us) AS at_us FROM uses WHERE agent <> '' GROUP BY agent)
-            SELECT coalesce(name, agent) AS known_name, at_us
-            FROM agents FULL JOIN last_used ON last_used.agent = agents.name
-            ORDER BY known_name"
-        );
-        let mut statement = self.conn.prepare_cached(&sql).doing(doing)?;
-        let used = |row: &Row<'_>| {
-            Ok(AgentUse { name: parsed(row, "known_name")?, last_used_at: row.get("at_us")? })
+    /// SQLite's failure; what was read so far is in it.
+    pub fn follow_uses(&self, uses: &mut AgentUses) -> Result<(), Error> {
+        let doing = "look up when agents were used";
+        let read = self.conn.unchecked_transaction().doing(doing)?;
+        let before = uses.through;
+        let mut add = |sql: &str, after: i64| -> rusqlite::Result<()> {
+            let mut statement = read.prepare_cached(sql)?;
+            let mut rows = statement.query([after])?;
+            while let Some(row) = rows.next()? {
+                uses.add(parsed(row, 0)?, row.get(1)?);
+            }
+            Ok(())
         };
-        let rows = statement.query_map([], used).doing(doing)?;
-        rows.collect::<rusqlite::Result<_>>().doing(doing)
+        let through = sums::through(&read).doing(doing)?;
+        add("SELECT name, NULL FROM agents WHERE ?1 >= 0", 0).doing(doing)?;
+        add(USED_IN_SPANS, before).doing(doing)?;
+        add(USED_BEHIND, through).doing(doing)?;
+        uses.through = through;
+        Ok(())
     }
 
     /// Lists agents by name. `now` decides which capabilities are active.

@@ -38,7 +38,7 @@ mod query;
 mod sums;
 mod watch;
 
-pub use agents::{AgentSummary, AgentUse};
+pub use agents::{AgentSummary, AgentUses};
 pub use audit::{
     Actor, AuditAction, AuditFault, AuditFilter, AuditHead, AuditNote, AuditReport, AuditRow, InvalidHead,
     NotedHead, UnknownAction, anchor_path,

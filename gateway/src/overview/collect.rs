@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use policy::{AgentName, RateLimit, Revocation, RiskState, Rules, Subject, TimestampUs};
-use storage::AgentUse;
 
 use super::log::Reading;
 use super::{
@@ -62,9 +61,9 @@ fn agents(rules: &Rules, reading: &Reading, running: &[RunningRequest], now: Tim
     }
     let unseen = highest_of_all(rules, now);
     let mut agents: Vec<AgentToday> = reading
-        .agents
+        .last_used
         .iter()
-        .map(|AgentUse { name, last_used_at }| {
+        .map(|(name, last_used_at)| {
             let (running, last_begun) = in_flight.get(name.as_str()).copied().unwrap_or_default();
             let today = reading.by_agent.get(name.as_str());
             AgentToday {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use policy::{AgentName, BudgetId, DenialCode, Period, TimestampUs};
 use storage::{
-    AgentUse, BudgetStatus, LoggedRequest, Outcome, RiskEvent, StatsBy, StatsGroup, StatsQuery, StatsRow,
+    AgentUses, BudgetStatus, LoggedRequest, Outcome, RiskEvent, StatsBy, StatsGroup, StatsQuery, StatsRow,
     Store,
 };
 
@@ -30,9 +30,16 @@ pub(crate) struct LogView {
 
 #[derive(Debug, Default)]
 struct Last {
-    store: Option<Store>,
+    open: Option<Open>,
     /// What was read, and from when on it may be read again.
     read: Option<(Arc<Reading>, Instant)>,
+}
+
+/// The connection, and what needs not be read over it again.
+#[derive(Debug)]
+struct Open {
+    store: Store,
+    uses: AgentUses,
 }
 
 /// What was read at one moment.
@@ -41,8 +48,8 @@ pub(super) struct Reading {
     pub(super) at: Option<TimestampUs>,
     pub(super) today: Today,
     pub(super) budgets: Vec<BudgetStanding>,
-    /// Every agent that was minted, by name.
-    pub(super) agents: Vec<AgentUse>,
+    /// When each agent was last used.
+    pub(super) last_used: BTreeMap<AgentName, Option<TimestampUs>>,
     /// What agents did since midnight; `anonymous` among them.
     pub(super) by_agent: HashMap<String, StatsRow>,
     pub(super) refusals: Vec<Refusal>,
@@ -67,7 +74,7 @@ impl LogView {
             return reading.clone();
         }
         let reading = Arc::new(
-            self.read(&mut last.store, shared)
+            self.read(&mut last.open, shared)
                 .unwrap_or_else(|error| Reading { failure: Some(error.to_string()), ..Reading::default() }),
         );
         let took = began.elapsed();
@@ -75,25 +82,26 @@ impl LogView {
         reading
     }
 
-    fn read(&self, kept: &mut Option<Store>, shared: &Shared) -> Result<Reading, storage::Error> {
+    fn read(&self, kept: &mut Option<Open>, shared: &Shared) -> Result<Reading, storage::Error> {
         // After a failure it is opened anew: the file may have been replaced.
-        let store = match kept.take() {
-            Some(store) if store.check_in_place().is_ok() => store,
-            Some(_) | None => Store::open_existing(&self.path)?,
+        let mut open = match kept.take() {
+            Some(open) if open.store.check_in_place().is_ok() => open,
+            Some(_) | None => Open { store: Store::open_existing(&self.path)?, uses: AgentUses::default() },
         };
-        let reading = Reading::of(&store, shared)?;
-        *kept = Some(store);
+        let reading = Reading::of(&mut open, shared)?;
+        *kept = Some(open);
         Ok(reading)
     }
 }
 
 impl Reading {
-    fn of(store: &Store, shared: &Shared) -> Result<Self, storage::Error> {
+    fn of(Open { store, uses }: &mut Open, shared: &Shared) -> Result<Self, storage::Error> {
         let zone = &shared.snapshot.load().config.budget.timezone;
         let now = shared.ledger.now();
         let since = Period::Daily.window(now, zone).from;
         let query = StatsQuery { since: Some(since), zone: zone.clone(), ..StatsQuery::of(StatsBy::Agent) };
         let sums = store.stats(&query)?;
+        store.follow_uses(uses)?;
         // What the daemon only keeps ready is held by nobody.
         let kept_ready = shared.ledger.kept_ready();
         let budgets = store.budgets(now, zone)?;
@@ -105,7 +113,7 @@ impl Reading {
             at: Some(now_us()),
             today: today(&sums.total, since, zone),
             budgets: budgets.into_iter().map(|status| standing(status, &kept_ready)).collect(),
-            agents: store.agent_uses()?,
+            last_used: uses.last_used.clone(),
             by_agent: sums.rows.into_iter().filter_map(named).collect(),
             refusals: store.newest_refusals(NEWEST)?.iter().map(refusal).collect(),
             risk_events: store.newest_risk_events(NEWEST)?.iter().map(sighting).collect(),

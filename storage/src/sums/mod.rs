@@ -16,7 +16,7 @@ pub use stats::{Stats, StatsBy, StatsGroup, StatsQuery, StatsRow};
 
 #[cfg(test)]
 pub(crate) use rollup::sum_up_all;
-pub(crate) use rollup::{Rollup, forget_older_than};
+pub(crate) use rollup::{Rollup, forget_older_than, through};
 pub(crate) use spans::{USES, first_seq, parts};
 
 use crate::row::{parsed, unsigned, unsigned_opt};

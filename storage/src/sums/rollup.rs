@@ -72,7 +72,7 @@ fn latest_seq(conn: &Connection) -> Result<i64, Error> {
 }
 
 /// Up to which row the log is summed up.
-pub(super) fn through(conn: &Connection) -> rusqlite::Result<i64> {
+pub(crate) fn through(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("SELECT through_seq FROM request_sums_mark")?.query_row([], |row| row.get(0))
 }
 
@@ -219,7 +219,7 @@ pub(crate) fn forget_older_than(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{StatsBy, StatsQuery, Store};
+    use crate::{AgentUses, StatsBy, StatsQuery, Store};
 
     /// Rows of some days, all kinds of them, written as fast as can be.
     fn log(store: &Store, count: u32) {
@@ -266,18 +266,29 @@ mod tests {
         let sql = "INSERT INTO agents (name, created_at_us) VALUES ('a1', 1), ('a4', 1), ('idle', 1)";
         store.conn.execute(sql, []).unwrap();
         let (before, agents) = (ask(&store), store.agents(0).unwrap());
-        let uses = store.agent_uses().unwrap();
-        let used = |name: &str| uses.iter().find(|used| used.name.as_str() == name).unwrap().last_used_at;
-        assert!(agents.iter().all(|agent| used(agent.name.as_str()) == agent.last_used_at));
+        let mut followed = AgentUses::default();
+        store.follow_uses(&mut followed).unwrap();
+        let last_used = followed.last_used.clone();
+        assert!(agents.iter().all(|agent| last_used[&agent.name] == agent.last_used_at));
         // Those of the log are there who were never minted, too.
-        assert_eq!((uses.len(), used("a0").is_some(), used("idle")), (6, true, None));
+        let used = |name: &str| last_used[&name.parse().unwrap()];
+        assert_eq!((last_used.len(), used("a0").is_some(), used("idle")), (6, true, None));
         assert_eq!((agents[0].requests, agents[2].requests), (20_000, 0));
         assert_eq!(agents[0].last_used_at, Some(39_991 * 30_000_000));
         assert_eq!(before[0].total.requests, (1..=40_000u64).map(|i| 1 + i % 4).sum::<u64>());
         while sum_up(&mut store.conn, 36_000).unwrap() {}
         assert_eq!(through(&store.conn).unwrap(), 2 * ROWS_STEP);
         assert_eq!((ask(&store), store.agents(0).unwrap()), (before, agents));
-        assert_eq!(store.agent_uses().unwrap(), uses);
+        let mut fresh = AgentUses::default();
+        for uses in [&mut followed, &mut fresh] {
+            store.follow_uses(uses).unwrap();
+            assert_eq!(uses.last_used, last_used);
+        }
+        assert_eq!(followed, fresh);
+        let sql = "UPDATE request_spans SET last_used_us = 1";
+        store.conn.execute(sql, []).unwrap();
+        store.follow_uses(&mut followed).unwrap();
+        assert_eq!(followed.last_used, last_used, "what was read is not read again");
     }
 
     #[test]
@@ -343,7 +354,7 @@ mod tests {
         store.agents(0).unwrap();
         eprintln!("agents: {:?}", start.elapsed());
         let start = Instant::now();
-        store.agent_uses().unwrap();
+        store.follow_uses(&mut AgentUses::default()).unwrap();
         store.newest_refusals(50).unwrap();
         eprintln!("agents' last uses and the newest refusals: {:?}", start.elapsed());
         time("a month", &store, &query(StatsBy::Day, Some(1_000_000_000_000), Some(3_600_000_000_000)));

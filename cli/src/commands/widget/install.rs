@@ -24,7 +24,7 @@ const ARGOS: &str = ".config/argos";
 impl Install {
     pub(super) fn run(self, app: &App) -> Result<(), Failure> {
         let call = Call::new(&installed_program()?, app)?;
-        match self.format {
+        match self.format.unwrap_or_else(Format::here) {
             Format::Swiftbar => self.write(app, &call, "swiftbar"),
             Format::Argos => self.write(app, &call, "argos"),
             Format::Waybar => {

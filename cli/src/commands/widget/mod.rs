@@ -23,9 +23,9 @@ pub(crate) enum Widget {
     Uninstall(Place),
     /// Print what a menu bar shows now; exits 0 when the gateway is down as well, since a menu shows that too
     Render {
-        /// For which program
-        #[arg(long, value_enum, default_value_t = Format::here())]
-        format: Format,
+        /// For which program; SwiftBar on macOS, otherwise Argos
+        #[arg(long, value_enum)]
+        format: Option<Format>,
     },
 }
 
@@ -33,9 +33,9 @@ pub(crate) enum Widget {
 pub(crate) struct Install {
     #[command(flatten)]
     place: Place,
-    /// For which program
-    #[arg(long, value_enum, default_value_t = Format::here())]
-    format: Format,
+    /// For which program; SwiftBar on macOS, otherwise Argos
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(5..=3_600))]
     refresh: u32,
@@ -73,7 +73,8 @@ impl Widget {
         match self {
             Self::Install(install) => install.run(app),
             Self::Uninstall(place) => place.uninstall(app),
-            Self::Render { format } => render(app, if app.output.is_json { Format::Json } else { format }),
+            Self::Render { .. } if app.output.is_json => render(app, Format::Json),
+            Self::Render { format } => render(app, format.unwrap_or_else(Format::here)),
         }
     }
 }
