@@ -198,6 +198,17 @@ pub enum ControlError {
     NotUnderstood(#[source] serde_json::Error),
 }
 
+impl Reply {
+    /// The answer to a command of another version.
+    pub(super) fn not_understood() -> Self {
+        Self::Failed {
+            code: "not_understood".to_owned(),
+            message: "the command is not understood; it may be of another version".to_owned(),
+            hint: Some("tokfence restart".to_owned()),
+        }
+    }
+}
+
 impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -91,11 +91,7 @@ async fn answer(mut stream: UnixStream, daemon: Arc<Daemon>, asked: Asked) {
     let reply = match command {
         Ok(Command::Upgrade { program }) => Some(upgrade(program, &asked).await),
         Ok(command) => tokio::task::spawn_blocking(move || execute(&daemon, command)).await.ok(),
-        Err(_) => Some(Reply::Failed {
-            code: "not_understood".to_owned(),
-            message: "the command is not understood; it may be of another version".to_owned(),
-            hint: Some("tokfence restart".to_owned()),
-        }),
+        Err(_) => Some(Reply::not_understood()),
     };
     if let Some(Ok(mut text)) = reply.map(|reply| serde_json::to_vec(&reply)) {
         text.push(b'\n');

@@ -128,9 +128,13 @@ impl Successor {
         Ok(self.child.take().map_or(0, |child| child.id()))
     }
 
-    /// The next command that it passes on; `None` when it is gone.
-    pub(super) fn next_command(&mut self) -> Option<control::Command> {
-        self.link.hear(None).ok()
+    /// The next command that it passes on, or nothing where this version does not know it; `None` when it is gone.
+    pub(super) fn next_command(&mut self) -> Option<Option<control::Command>> {
+        match self.link.hear(None) {
+            Ok(command) => Some(Some(command)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(None),
+            Err(_) => None,
+        }
     }
 
     /// Tells it that a command was done.
@@ -305,6 +309,18 @@ mod tests {
             drop(ours);
             assert!(receive(&theirs).is_err());
         }
+    }
+
+    /// A newer process may know commands that this one does not; those that it does know must still reach it.
+    #[test]
+    fn a_command_that_is_not_known_does_not_end_the_link() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut successor = Successor { link: Link(BufReader::new(ours)), child: None };
+        theirs.write_all(b"{\"do\":\"something_new\"}\n{\"do\":\"flush\"}\n").unwrap();
+        drop(theirs);
+        assert!(matches!(successor.next_command(), Some(None)));
+        assert!(matches!(successor.next_command(), Some(Some(control::Command::Flush))));
+        assert!(successor.next_command().is_none());
     }
 
     #[test]

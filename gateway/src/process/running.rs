@@ -152,8 +152,9 @@ fn obey(mut successor: Successor, daemon: Arc<Daemon>) -> Arc<Notify> {
     // A thread of its own, which ends with the process: mostly it waits.
     std::thread::spawn(move || {
         while let Some(command) = successor.next_command() {
-            let is_stop = matches!(command, control::Command::Stop);
-            successor.answer(&execute(&daemon, command));
+            let is_stop = matches!(command, Some(control::Command::Stop));
+            successor
+                .answer(&command.map_or_else(Reply::not_understood, |command| execute(&daemon, command)));
             if is_stop {
                 stopping.notify_one();
             }
