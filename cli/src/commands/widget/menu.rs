@@ -1,8 +1,10 @@
 //! What a menu shows, whichever program shows it: plain data.
 
+use clap::CommandFactory;
 use gateway::overview::{BudgetStanding, Overview};
 use policy::NanoUsd;
 
+use crate::args::Args;
 use crate::commands::kill::TakenBack;
 use crate::format::{bar, percent, plain, rough, short, usd};
 
@@ -50,7 +52,16 @@ const KILL: Action =
 const UNKILL: Action = Action { text: "Unkill: serve again", words: &["unkill"], needs_terminal: false };
 const UNLOCK: Action = Action { text: "Unlock the vault", words: &["unlock"], needs_terminal: true };
 const TOP: Action = Action { text: "Open the live view", words: &["top"], needs_terminal: true };
+const DASHBOARD: Action =
+    Action { text: "Open the dashboard", words: &["dashboard", "--open"], needs_terminal: false };
 const LOG: Action = Action { text: "Follow the log", words: &["log", "-f"], needs_terminal: true };
+
+impl Action {
+    /// Whether this program has the command: a menu offers nothing that would fail.
+    fn is_known(&self) -> bool {
+        self.words.first().is_some_and(|name| Args::command().find_subcommand(name).is_some())
+    }
+}
 
 impl Menu {
     pub(super) fn of(seen: &Seen) -> Self {
@@ -109,7 +120,7 @@ fn running(overview: &Overview) -> Menu {
     if overview.state == "locked" {
         actions.push(UNLOCK);
     }
-    actions.extend([TOP, LOG, STOP]);
+    actions.extend([TOP, DASHBOARD, LOG, STOP].into_iter().filter(Action::is_known));
     let groups = groups.into_iter().filter(|group| !group.is_empty()).collect();
     Menu { headline, state, groups, actions }
 }
@@ -200,4 +211,30 @@ fn some(texts: impl ExactSizeIterator<Item = String>, what: &str) -> Vec<String>
 fn cents(amount: NanoUsd) -> String {
     let cents = amount.nanos().max(0).saturating_add(5_000_000) / 10_000_000;
     format!("${}.{:02}", cents / 100, cents % 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn what_is_offered_can_be_typed() {
+        for action in [START, STOP, KILL, UNKILL, UNLOCK, TOP, LOG, DASHBOARD] {
+            let typed = [&["tokfence"], action.words].concat();
+            // The dashboard may be missing; then it is not offered.
+            let is_known = action.is_known() || action != DASHBOARD;
+            assert_eq!(Args::try_parse_from(typed).is_ok(), is_known, "{action:?}");
+        }
+        let unknown = Action { words: &["no-such-command"], ..STOP };
+        assert!(!unknown.is_known());
+    }
+
+    #[test]
+    fn cents_are_rounded_to_the_nearest() {
+        let texts = [0, 4_999_999, 5_000_000, 994_999_999, 995_000_000, 12_345_678_901]
+            .map(|nanos| cents(NanoUsd::from_nanos(nanos)));
+        assert_eq!(texts, ["$0.00", "$0.00", "$0.01", "$0.99", "$1.00", "$12.35"]);
+    }
 }
