@@ -88,6 +88,12 @@ const VERBS: &[Verb] = &[
     ("status", &[]),
     ("log", &[]),
     ("stats", &[]),
+    // What its keys change is tested with it.
+    ("top", &[]),
+    ("widget install --plugins-dir DIR", &[]),
+    ("widget render", &[]),
+    ("widget uninstall --plugins-dir DIR", &[]),
+    ("man", &[]),
     // Nothing to look at; what it revokes is tested with it.
     ("watch --once", &[]),
     ("audit", &[]),

@@ -144,7 +144,7 @@ mod tests {
     use crate::commands::top::samples::overview;
 
     fn call() -> Call {
-        Call::from_words(&["/usr/local/bin/tokfence", "--home", "/home/me/.tokfence"])
+        Call::from_words(&["/usr/local/bin/tokfence", "--home", "/srv/me/tokfence"])
     }
 
     fn running() -> (Menu, Seen) {
@@ -172,10 +172,10 @@ groq is revoked: prices | emojize=false symbolize=false font=Menlo
 ---
 dev is RED (secret_in_request) | emojize=false symbolize=false font=Menlo
 ---
-Kill: serve nothing, cut what runs | emojize=false symbolize=false bash='/usr/local/bin/tokfence' param1='--home' param2='/home/me/.tokfence' param3='kill' terminal=false refresh=true
-Open the live view | emojize=false symbolize=false bash='/usr/local/bin/tokfence' param1='--home' param2='/home/me/.tokfence' param3='top' terminal=true refresh=true
-Follow the log | emojize=false symbolize=false bash='/usr/local/bin/tokfence' param1='--home' param2='/home/me/.tokfence' param3='log' param4='-f' terminal=true refresh=true
-Stop the gateway | emojize=false symbolize=false bash='/usr/local/bin/tokfence' param1='--home' param2='/home/me/.tokfence' param3='stop' terminal=false refresh=true
+Kill: serve nothing, cut what runs | emojize=false symbolize=false bash='/usr/local/bin/tokfence' param1='--home' param2='/srv/me/tokfence' param3='kill' terminal=false refresh=true
+Open the live view | emojize=false symbolize=false bash='/usr/local/bin/tokfence' param1='--home' param2='/srv/me/tokfence' param3='top' terminal=true refresh=true
+Follow the log | emojize=false symbolize=false bash='/usr/local/bin/tokfence' param1='--home' param2='/srv/me/tokfence' param3='log' param4='-f' terminal=true refresh=true
+Stop the gateway | emojize=false symbolize=false bash='/usr/local/bin/tokfence' param1='--home' param2='/srv/me/tokfence' param3='stop' terminal=false refresh=true
 Look again | emojize=false symbolize=false refresh=true";
         let shown = swiftbar(&running().0, &call());
         let lines = shown.lines().filter(|line| !line.starts_with("Open the dashboard | "));
