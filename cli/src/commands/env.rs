@@ -10,6 +10,7 @@ use gateway::wire::WireFormat;
 use policy::Scope;
 use serde_json::json;
 
+use crate::agents::HEADER;
 use crate::app::App;
 use crate::commands::agent::{Grant, mint, parse_agent};
 use crate::failure::{Exit, Failure};
@@ -17,8 +18,6 @@ use crate::unlock;
 
 /// Where a capability stands for those who are told its header by a variable of their own choice, such as Codex.
 const CAPABILITY: &str = "TOKFENCE_CAPABILITY";
-/// The header of a capability beside the caller's own login.
-const HEADER: &str = "X-Tokfence-Capability";
 /// Headers that Claude Code adds to each request, one a line.
 pub(crate) const CLAUDE_HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
 
