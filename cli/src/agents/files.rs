@@ -87,10 +87,7 @@ pub(super) fn codex(wiring: &Wiring<'_>) -> Vec<FileEdit> {
 pub(super) fn gemini(wiring: &Wiring<'_>) -> Vec<FileEdit> {
     let folder = in_home(".gemini");
     let variables = wiring.providers.first().map_or_else(Vec::new, |provider| {
-        vec![
-            set(&["GOOGLE_GEMINI_BASE_URL"], wiring.url(provider)),
-            set(&["GEMINI_API_KEY"], wiring.token),
-        ]
+        vec![set(&["GOOGLE_GEMINI_BASE_URL"], wiring.url(provider)), set(&["GEMINI_API_KEY"], wiring.token)]
     });
     vec![
         FileEdit { path: folder.join(".env"), format: Format::DotEnv, settings: variables },
@@ -127,9 +124,13 @@ fn opencode_provider(wiring: &Wiring<'_>, provider: &Provider) -> Vec<Setting> {
     let mut settings =
         vec![at(&["options", "baseURL"], json!(base)), at(&["options", "apiKey"], json!(wiring.token))];
     if known.is_none() {
+        let models = wiring.models_of(provider);
+        if models.is_empty() {
+            return Vec::new();
+        }
         settings.push(at(&["npm"], json!("@ai-sdk/openai-compatible")));
         settings.push(at(&["name"], json!(name)));
-        let models = wiring.models_of(provider).into_iter().map(|model| (model, json!({})));
+        let models = models.into_iter().map(|model| (model, json!({})));
         settings.push(at(&["models"], Value::Object(models.collect())));
     }
     settings
@@ -170,10 +171,11 @@ pub(super) fn openclaw(wiring: &Wiring<'_>) -> Vec<FileEdit> {
                 (wiring.openai_base(provider), "openai-completions")
             }
         };
-        let model = |id: String| {
-            json!({ "id": id, "name": id, "input": ["text"], "contextWindow": 128_000, "maxTokens": 8_192 })
-        };
+        let model = |id: String| json!({ "id": id, "name": id, "input": ["text"], "contextWindow": 128_000, "maxTokens": 8_192 });
         let models: Vec<Value> = wiring.models_of(provider).into_iter().map(model).collect();
+        if models.is_empty() {
+            continue;
+        }
         let name = format!("tokfence-{}", provider.id);
         let is_first = settings.is_empty();
         if let Some(model) = models.first().and_then(|model| model["id"].as_str()).filter(|_| is_first) {

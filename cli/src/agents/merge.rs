@@ -234,7 +234,12 @@ mod tests {
     #[test]
     fn what_stands_in_json_stays_with_its_comments() {
         let token = [set("env.TOKEN", "tfk"), set("env.URL", "http://x")];
-        check(Format::Json, "", &token, "{\n  \"env\": {\n    \"TOKEN\": \"tfk\",\n    \"URL\": \"http://x\"\n  }\n}\n");
+        check(
+            Format::Json,
+            "",
+            &token,
+            "{\n  \"env\": {\n    \"TOKEN\": \"tfk\",\n    \"URL\": \"http://x\"\n  }\n}\n",
+        );
         let old = "{\n    // mine\n    \"a\": [1, 2],   /* odd */\n    \"env\": { \"TOKEN\": \"old\" }, // kept\n}\n";
         let new = merged(old, Format::Json, &token).unwrap();
         for kept in ["    // mine\n", "\"a\": [1, 2],   /* odd */\n", "// kept\n", "\"TOKEN\": \"tfk\""] {

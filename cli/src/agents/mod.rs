@@ -98,7 +98,7 @@ pub(crate) const KNOWN: [KnownAgent; 8] = [
         is_single: true,
         takes_login: false,
         manner: Manner::Chat,
-        ask: &["-m", "gemini-2.5-flash", "-p"],
+        ask: &["--skip-trust", "-m", "gemini-2.5-flash", "-p"],
         files: files::gemini,
     },
     KnownAgent {

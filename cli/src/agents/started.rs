@@ -1,9 +1,11 @@
 //! What an agent that `run` starts is told beside the variables of its SDKs, for this run alone: nothing of it is written
 //! into the user's files, and no capability stands in an argument, which others could see.
 
+use jsonc_parser::{ParseOptions, parse_to_serde_value};
 use serde_json::{Value, json};
 
 use super::files::opencode_settings;
+use super::places::in_home;
 use super::{KNOWN, KnownAgent, Wiring};
 
 /// What goes along with a start.
@@ -13,6 +15,8 @@ pub(crate) struct Started {
     pub(crate) arguments: Vec<String>,
     /// Variables.
     pub(crate) variables: Vec<(String, String)>,
+    /// What its user should know.
+    pub(crate) notes: Vec<String>,
 }
 
 /// The agent that a program of this name is.
@@ -25,6 +29,7 @@ impl KnownAgent {
     pub(crate) fn started(&self, wiring: &Wiring<'_>) -> Started {
         match self.name {
             "codex" => codex(wiring),
+            "gemini" => gemini(),
             "opencode" => opencode(wiring),
             _ => Started::default(),
         }
@@ -45,7 +50,7 @@ fn codex(wiring: &Wiring<'_>) -> Started {
         ours("wire_api", "responses"),
     ];
     let arguments = settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]).collect();
-    Started { arguments, variables: Vec::new() }
+    Started { arguments, ..Started::default() }
 }
 
 /// A variable of its holds settings that come before those of its files.
@@ -59,7 +64,17 @@ fn opencode(wiring: &Wiring<'_>) -> Started {
         *place = setting.value;
     }
     let variables = vec![("OPENCODE_CONFIG_CONTENT".to_owned(), document.to_string())];
-    Started { arguments: Vec::new(), variables }
+    Started { variables, ..Started::default() }
+}
+
+/// Whether it asks with a key or with a login is in its settings alone, which nothing else of a user's may overrule.
+fn gemini() -> Started {
+    let text = std::fs::read_to_string(in_home(".gemini/settings.json")).unwrap_or_default();
+    let settings: Value = parse_to_serde_value(&text, &ParseOptions::default()).unwrap_or_default();
+    let chosen = settings["security"]["auth"]["selectedType"].as_str();
+    let note = "Gemini CLI asks with a key only where its settings say so: tokfence setup gemini";
+    let notes = if chosen == Some("gemini-api-key") { Vec::new() } else { vec![note.to_owned()] };
+    Started { notes, ..Started::default() }
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Run {
             RunLock::take(&app.home, token.id).map_err(|error| Failure::failed("lock the run", &error))?;
         mint_token(app, &agent, grant, &token)?;
         let mut variables = Variables::new(providers.iter().copied(), &address, &token.text);
-        let arguments = self.tell_agent(&mut variables, &address, &token.text, &providers);
+        let arguments = self.tell_agent(app, &mut variables, &address, &token.text, &providers);
         variables.keep_headers(std::env::var(CLAUDE_HEADERS).ok().as_deref());
         variables.note_rest(app);
         let decoy = self.add_decoy(app, &agent, token.id, &mut variables);
@@ -113,6 +113,7 @@ impl Run {
     /// Tells an agent that is known what it reads beside the variables of its SDK. Answers the arguments that this takes.
     fn tell_agent(
         &self,
+        app: &App,
         variables: &mut Variables,
         address: &str,
         token: &str,
@@ -122,6 +123,7 @@ impl Run {
         let providers = known.choose(providers.iter().copied());
         let started = known.started(&Wiring { address, token, providers, models: Vec::new() });
         variables.set.extend(started.variables);
+        started.notes.iter().for_each(|note| app.output.note(note));
         started.arguments
     }
 
@@ -146,12 +148,7 @@ impl Run {
     }
 
     /// Starts the command with the gateway's variables and without any real key of a known provider.
-    fn spawn(
-        &self,
-        config: &Config,
-        variables: &Variables,
-        arguments: &[String],
-    ) -> Result<Child, Failure> {
+    fn spawn(&self, config: &Config, variables: &Variables, arguments: &[String]) -> Result<Child, Failure> {
         let mut command = Command::new(&self.command[0]);
         command.args(arguments).args(&self.command[1..]);
         for variable in variables.real_keys(config) {

@@ -45,7 +45,9 @@ impl Finder {
         let (mut variables, mut providers) = (HashMap::new(), HashMap::new());
         for provider in each_once(config).iter().filter(|known| known.auth != AuthStyle::Passthrough) {
             let keys = provider.env.keys().filter(|name| is_key_variable(provider, name));
-            for (name, is_key) in keys.map(|name| (name, true)).chain(provider.unset.iter().map(|name| (name, false))) {
+            for (name, is_key) in
+                keys.map(|name| (name, true)).chain(provider.unset.iter().map(|name| (name, false)))
+            {
                 let name_of = Name { provider: provider.id.clone(), is_key };
                 variables.entry(name.clone()).or_insert(name_of);
             }
@@ -115,14 +117,16 @@ impl Finder {
         let mut found = Vec::new();
         let mut at = 0;
         while at < text.len() {
-            let word = at..at + text[at..].iter().take_while(|byte| is_word(**byte) || **byte == b'-').count();
+            let word =
+                at..at + text[at..].iter().take_while(|byte| is_word(**byte) || **byte == b'-').count();
             if word.is_empty() {
                 at += 1;
                 continue;
             }
             at = word.end;
             let Ok(name) = std::str::from_utf8(&text[word.clone()]) else { continue };
-            let is_quoted = word.start > 0 && text[word.start - 1] == b'"' && text.get(word.end) == Some(&b'"');
+            let is_quoted =
+                word.start > 0 && text[word.start - 1] == b'"' && text.get(word.end) == Some(&b'"');
             let (provider, is_key) = match (self.variables.get(name), self.providers.get(name)) {
                 (Some(known), _) => (&known.provider, known.is_key),
                 (None, Some(provider)) if is_quoted => (provider, true),
@@ -251,8 +255,16 @@ mod tests {
     #[test]
     fn a_key_is_found_by_its_looks_with_the_name_before_it() {
         let key = key(DecoyShape::Anthropic);
-        for text in ["NAME={}", "export NAME=\"{}\"\n", "NAME = '{}' # mine", "{\"NAME\": \"{}\"}", "set -gx NAME {}"] {
-            check(&text.replacen("{}", &key, 1).replace("{\"NAME", "{\"NAME"), &key, "anthropic", Some("NAME"), false);
+        for text in
+            ["NAME={}", "export NAME=\"{}\"\n", "NAME = '{}' # mine", "{\"NAME\": \"{}\"}", "set -gx NAME {}"]
+        {
+            check(
+                &text.replacen("{}", &key, 1).replace("{\"NAME", "{\"NAME"),
+                &key,
+                "anthropic",
+                Some("NAME"),
+                false,
+            );
             let text = text.replace("NAME", "ANTHROPIC_API_KEY").replacen("{}", &key, 1);
             check(&text, &key, "anthropic", Some("ANTHROPIC_API_KEY"), true);
         }
@@ -263,12 +275,20 @@ mod tests {
 
     #[test]
     fn a_key_without_a_shape_is_found_by_its_name() {
-        for text in ["MISTRAL_API_KEY={}\n", "export MISTRAL_API_KEY='{}'", "{ \"MISTRAL_API_KEY\" : \"{}\" }"] {
+        for text in
+            ["MISTRAL_API_KEY={}\n", "export MISTRAL_API_KEY='{}'", "{ \"MISTRAL_API_KEY\" : \"{}\" }"]
+        {
             let text = text.replacen("{}", PLAIN, 1);
             check(&text, PLAIN, "mistral", Some("MISTRAL_API_KEY"), true);
         }
         check(&format!("{{\"mistral\": \"{PLAIN}\"}}"), PLAIN, "mistral", Some("mistral"), true);
-        check(&format!("ANTHROPIC_AUTH_TOKEN={PLAIN}"), PLAIN, "anthropic", Some("ANTHROPIC_AUTH_TOKEN"), false);
+        check(
+            &format!("ANTHROPIC_AUTH_TOKEN={PLAIN}"),
+            PLAIN,
+            "anthropic",
+            Some("ANTHROPIC_AUTH_TOKEN"),
+            false,
+        );
     }
 
     #[test]

@@ -91,8 +91,7 @@ pub(super) fn fix(
     }
     store(app, config, &mut vault, findings)?;
     let scope = Scope { providers: providers.iter().cloned().collect(), ..Scope::default() };
-    let grant =
-        Grant { scope, ttl: Some(ttl), note: Some("scan --fix".to_owned()), ..Grant::default() };
+    let grant = Grant { scope, ttl: Some(ttl), note: Some("scan --fix".to_owned()), ..Grant::default() };
     let token = new_token()?;
     let drafts = drafts(findings, &token.text)?;
     mint_token(app, &parse_agent(AGENT)?, grant, &token)?;
@@ -148,10 +147,20 @@ fn choose(vault: &Vault, findings: &mut Findings) {
             Some(entry) if hash(entry.secret().expose()) == hash(key.key.expose()) => {}
             Some(entry) => {
                 let last4 = entry.secret().last4();
-                leave(key, format!("the vault holds another key of {provider} (…{last4}); tokfence vault rotate {provider}"));
+                leave(
+                    key,
+                    format!(
+                        "the vault holds another key of {provider} (…{last4}); tokfence vault rotate {provider}"
+                    ),
+                );
             }
             None if distinct.get(&provider).is_some_and(|keys| keys.len() > 1) => {
-                leave(key, format!("there are several keys of {provider}; choose with tokfence vault add {provider}"));
+                leave(
+                    key,
+                    format!(
+                        "there are several keys of {provider}; choose with tokfence vault add {provider}"
+                    ),
+                );
             }
             None => {}
         }
@@ -192,7 +201,10 @@ fn draft(path: &Path, mut keys: Vec<(&Finding, usize)>, token: &str) -> Result<D
     for (key, start) in keys {
         let secret = key.key.expose().as_bytes();
         if old.get(start..start + secret.len()) != Some(secret) {
-            let message = format!("{} was changed while it was looked at; nothing was moved from a file", path.display());
+            let message = format!(
+                "{} was changed while it was looked at; nothing was moved from a file",
+                path.display()
+            );
             return Err(Failure::new(Exit::Failed, CHANGED, message).with_hint("tokfence scan --fix"));
         }
         content.extend_from_slice(&old[at..start]);
@@ -201,12 +213,8 @@ fn draft(path: &Path, mut keys: Vec<(&Finding, usize)>, token: &str) -> Result<D
         spots.push(Spot { provider: key.provider.to_string(), start, bytes: token.len() });
     }
     content.extend_from_slice(&old[at..]);
-    let changed = Changed {
-        path: path.to_owned(),
-        sha256_before: hex(&old),
-        sha256_after: hex(&content),
-        spots,
-    };
+    let changed =
+        Changed { path: path.to_owned(), sha256_before: hex(&old), sha256_after: hex(&content), spots };
     Ok(Draft { content, changed })
 }
 
@@ -293,9 +301,8 @@ impl Changed {
         let (mut content, mut at) = (Zeroizing::new(Vec::new()), 0);
         for spot in &self.spots {
             let entry = vault.entry(&spot.provider, EntryKind::Inference);
-            let entry = entry.ok_or_else(|| {
-                unsafe_now(format!("the vault has no key of {} any more", spot.provider))
-            })?;
+            let entry = entry
+                .ok_or_else(|| unsafe_now(format!("the vault has no key of {} any more", spot.provider)))?;
             let between = spot.start.saturating_sub(content.len());
             content.extend_from_slice(current.get(at..at + between).unwrap_or_default());
             content.extend_from_slice(entry.secret().expose().as_bytes());

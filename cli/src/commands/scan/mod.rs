@@ -117,11 +117,13 @@ fn tell(app: &App, findings: &Findings, fixed: Option<&fix::Fixed>, wants_fix: b
     }
     if let Some(fixed) = fixed {
         for (name, value) in &fixed.set {
-            app.output.note(&format!("what reads its capability there needs the address too: {name}={value}"));
+            app.output
+                .note(&format!("what reads its capability there needs the address too: {name}={value}"));
         }
         app.output.note("an agent's own file gets it by: tokfence setup AGENT");
         app.output.note(&format!("take it back with: tokfence scan --undo {}", fixed.undo.display()));
     } else if !findings.keys.is_empty() && !wants_fix {
-        app.output.note("tokfence scan --fix moves keys from files into the vault; rotate one that others saw");
+        app.output
+            .note("tokfence scan --fix moves keys from files into the vault; rotate one that others saw");
     }
 }

@@ -85,7 +85,11 @@ impl Findings {
         Ok(findings)
     }
 
-    fn look_at_environment(&mut self, finder: &Finder, variables: impl Iterator<Item = (OsString, OsString)>) {
+    fn look_at_environment(
+        &mut self,
+        finder: &Finder,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) {
         // What is not UTF-8 is no key.
         let texts =
             variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -188,12 +192,19 @@ fn same(known: &Path, path: &Path) -> bool {
 /// The `.env` files of a folder.
 fn env_files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| folder.join(entry.file_name())).filter(|path| is_env_file(path)).take(FILES_MAX).collect()
+    entries
+        .map(|entry| folder.join(entry.file_name()))
+        .filter(|path| is_env_file(path))
+        .take(FILES_MAX)
+        .collect()
 }
 
 fn is_env_file(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name == ".env" || name.starts_with(".env.") || (name.ends_with(".env") && name.len() > 4) || name == ".envrc"
+    name == ".env"
+        || name.starts_with(".env.")
+        || (name.ends_with(".env") && name.len() > 4)
+        || name == ".envrc"
 }
 
 impl Finding {

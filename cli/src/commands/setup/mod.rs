@@ -107,12 +107,7 @@ impl Setup {
         Ok(code)
     }
 
-    fn job<'a>(
-        &self,
-        app: &App,
-        config: &'a Config,
-        known: &'static KnownAgent,
-    ) -> Result<Job<'a>, Failure> {
+    fn job<'a>(&self, app: &App, config: &'a Config, known: &'static KnownAgent) -> Result<Job<'a>, Failure> {
         let agent = parse_agent(self.name.as_deref().unwrap_or(known.name))?;
         let status = match app.daemon_status() {
             Ok(status) => Some(status),
@@ -177,14 +172,20 @@ impl Setup {
     /// What a person should know beside what was done.
     fn tell(&self, app: &App, job: &Job<'_>, token: &Token, is_done: bool) {
         let end = token.expires_at.map_or("never".to_owned(), timestamp);
-        let made = if token.is_new { "a new capability" } else { "the capability that was there" };
-        let place = if self.print || job.known.program.is_none() || !is_done {
-            "is in what was printed, and nowhere else"
-        } else {
-            "is in the file, which only you can read, and nowhere else"
+        let is_printed = self.print || job.known.program.is_none() || !is_done;
+        let place = match (is_printed, token.is_new) {
+            (true, true) => "what was printed holds a new capability, which is nowhere else",
+            (true, false) => "what was printed holds the capability that its file has",
+            (false, true) => "the file, which only you can read, holds a new capability",
+            (false, false) => "the capability is the one that was there",
         };
-        app.output
-            .note(&format!("{made} of the agent `{}` {place}; it ends {end}", job.agent.as_str()));
+        app.output.note(&format!("{place}; agent `{}`, ends {end}", job.agent.as_str()));
+        for provider in plan::left_out(job) {
+            app.output.note(&format!(
+                "`{provider}` is left out: {} has to be told its models; name them with --provider {provider} --model",
+                job.known.title
+            ));
+        }
         for line in plan::overrides(job, &token.text) {
             app.output.warn(&line);
         }
@@ -207,9 +208,13 @@ fn distinct(config: &Config) -> impl Iterator<Item = &Provider> {
 fn text(document: &Value) -> String {
     let lines = |name: &str| document[name].as_array().into_iter().flatten();
     let mut text: Vec<String> = lines("files").map(plan::describe).collect();
-    text.extend(document["variables"].as_object().into_iter().flatten().map(|(name, value)| {
-        format!("{name}={}", value.as_str().unwrap_or_default())
-    }));
+    text.extend(
+        document["variables"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())),
+    );
     if !document["test"].is_null() {
         text.push(probe::describe(&document["test"]));
     }

@@ -90,7 +90,8 @@ impl Plan {
     pub(super) fn print(&self, _app: &App, job: &Job<'_>, token: &Token, document: &mut Value) -> bool {
         let wiring = job.wiring(&token.text);
         let edits = (job.known.files)(&wiring);
-        let files: Vec<Value> = edits.iter().zip(&self.files).map(|(edit, place)| place.shown(edit)).collect();
+        let files: Vec<Value> =
+            edits.iter().zip(&self.files).map(|(edit, place)| place.shown(edit)).collect();
         document["files"] = json!(files);
         if let Some(provider) = job.providers.first().filter(|_| edits.is_empty()) {
             document["variables"] =
@@ -246,6 +247,18 @@ fn tokens_in(content: Option<&[u8]>) -> Vec<String> {
     tokens
 }
 
+/// The providers of which nothing is in the files, because the agent has to be told their models and nobody knows any.
+pub(super) fn left_out<'a>(job: &'a Job<'_>) -> Vec<&'a str> {
+    let wiring = job.wiring("");
+    let edits = (job.known.files)(&wiring);
+    let texts: String =
+        edits.iter().flat_map(|edit| &edit.settings).map(|setting| setting.value.to_string()).collect();
+    let is_out = |url: &str| !["\"", "/"].iter().any(|end| texts.contains(&format!("{url}{end}")));
+    let providers =
+        job.providers.iter().filter(|provider| !edits.is_empty() && is_out(&wiring.url(provider)));
+    providers.map(|provider| provider.id.as_str()).collect()
+}
+
 /// Variables of this shell that would come before what is in a file of variables.
 pub(super) fn overrides(job: &Job<'_>, token: &str) -> Vec<String> {
     if job.providers.iter().any(|provider| provider.auth == AuthStyle::Passthrough) {
@@ -253,9 +266,8 @@ pub(super) fn overrides(job: &Job<'_>, token: &str) -> Vec<String> {
     }
     let edits = (job.known.files)(&job.wiring(token));
     let settings = edits.iter().filter(|edit| edit.format == Format::DotEnv).flat_map(|edit| &edit.settings);
-    let differs = |name: &str, value: &Value| {
-        std::env::var(name).is_ok_and(|set| Some(set.as_str()) != value.as_str())
-    };
+    let differs =
+        |name: &str, value: &Value| std::env::var(name).is_ok_and(|set| Some(set.as_str()) != value.as_str());
     settings
         .map(|setting| (setting.at.join("_"), &setting.value))
         .filter(|(name, value)| differs(name, value))

@@ -104,7 +104,7 @@ fn refusal(answer: &Answer) -> Option<Value> {
     })
 }
 
-/// Has the agent's own program ask, in this shell as it is.
+/// Has the agent's own program ask, in this shell as it is but in an empty folder, where nothing else has a say.
 fn by_program(job: &Job<'_>) -> Result<(Value, bool), Failure> {
     let program = job.known.program.filter(|_| !job.known.ask.is_empty());
     let program = program.ok_or_else(|| {
@@ -113,8 +113,11 @@ fn by_program(job: &Job<'_>) -> Result<(Value, bool), Failure> {
     let Some(path) = installed(program) else {
         return Err(Failure::usage(format!("`{program}` is not installed")).with_hint("--test"));
     };
-    let output = Command::new(path).args(job.known.ask).arg(QUESTION).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| Failure::failed(&format!("run `{program}`"), &error))?;
+    let failed = |error: std::io::Error| Failure::failed(&format!("run `{program}`"), &error);
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let mut command = Command::new(path);
+    command.args(job.known.ask).arg(QUESTION).current_dir(folder.path()).stdin(Stdio::null());
+    let output = command.output().map_err(failed)?;
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     let is_good = output.status.success();
@@ -167,7 +170,8 @@ pub(super) fn describe(test: &Value) -> String {
     let error = &test["error"];
     let what = |name: &str| error[name].as_str().filter(|text| !text.is_empty());
     let status = test["http_status"].as_u64().map_or(String::new(), |status| format!(" with {status}"));
-    let mut lines = vec![format!("{by} refused{status}: {}", what("message").unwrap_or("no answer is in the log"))];
+    let mut lines =
+        vec![format!("{by} refused{status}: {}", what("message").unwrap_or("no answer is in the log"))];
     lines.extend(what("hint").map(|hint| format!("hint: {hint}")));
     if test["request_id"].is_string() {
         lines.push(format!("see: tokfence log {}", text("request_id")));

@@ -50,9 +50,7 @@ impl Record {
         let path = Self::path(app, kind);
         let Some(text) = user_file::read(&path)? else { return Ok(None) };
         let record = serde_json::from_slice(&text);
-        record
-            .map(Some)
-            .map_err(|error| Failure::failed(&format!("{} is damaged", path.display()), &error))
+        record.map(Some).map_err(|error| Failure::failed(&format!("{} is damaged", path.display()), &error))
     }
 
     pub(super) fn save(&self, app: &App, kind: &str) -> Result<(), Failure> {
@@ -66,8 +64,7 @@ impl Record {
 
     pub(super) fn forget(app: &App, kind: &str) -> Result<(), Failure> {
         let path = Self::path(app, kind);
-        fs::remove_file(&path)
-            .map_err(|error| Failure::failed(&format!("remove {}", path.display()), &error))
+        fs::remove_file(&path).map_err(|error| Failure::failed(&format!("remove {}", path.display()), &error))
     }
 
     pub(super) fn of(&self, path: &Path) -> Option<&Written> {
@@ -110,7 +107,8 @@ impl Written {
         let Some(backup) = &self.backup else { return Ok(None) };
         let content = user_file::read(backup)?;
         content.map(Some).ok_or_else(|| {
-            let message = format!("{} is gone, and with it what {} held", backup.display(), self.path.display());
+            let message =
+                format!("{} is gone, and with it what {} held", backup.display(), self.path.display());
             Failure::new(Exit::NotFound, "no_such_file", message)
         })
     }
@@ -134,8 +132,7 @@ impl Written {
 
     /// Puts back what was there.
     pub(super) fn undo(&self) -> Result<(), Failure> {
-        let failed =
-            |error: io::Error| Failure::failed(&format!("put back {}", self.path.display()), &error);
+        let failed = |error: io::Error| Failure::failed(&format!("put back {}", self.path.display()), &error);
         match self.before()? {
             Some(content) => user_file::put(&self.path, &content, self.mode.unwrap_or(PRIVATE)),
             None => fs::remove_file(&self.path),
