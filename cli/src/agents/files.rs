@@ -104,7 +104,10 @@ pub(super) fn opencode(wiring: &Wiring<'_>) -> Vec<FileEdit> {
     // Of the names that it reads, the one that is there.
     let jsonc = folder.join("opencode.jsonc");
     let path = if jsonc.exists() { jsonc } else { folder.join("opencode.json") };
-    vec![FileEdit { path, format: Format::Json, settings: opencode_settings(wiring) }]
+    // It adds this itself where it is missing, and the file would then be another than what was written.
+    let mut settings = vec![set(&["$schema"], "https://opencode.ai/config.json")];
+    settings.extend(opencode_settings(wiring));
+    vec![FileEdit { path, format: Format::Json, settings }]
 }
 
 /// What opencode has to be told; `run` tells it the same in a variable.
