@@ -131,7 +131,7 @@ pub(crate) const KNOWN: [KnownAgent; 8] = [
         is_single: false,
         takes_login: false,
         manner: Manner::Chat,
-        ask: &["--no-git", "--yes-always", "--message"],
+        ask: &["--no-git", "--yes-always", "--model", "openai/gpt-5.1", "--message"],
         files: files::aider,
     },
     KnownAgent {

@@ -258,13 +258,7 @@ mod tests {
         for text in
             ["NAME={}", "export NAME=\"{}\"\n", "NAME = '{}' # mine", "{\"NAME\": \"{}\"}", "set -gx NAME {}"]
         {
-            check(
-                &text.replacen("{}", &key, 1).replace("{\"NAME", "{\"NAME"),
-                &key,
-                "anthropic",
-                Some("NAME"),
-                false,
-            );
+            check(&text.replacen("{}", &key, 1), &key, "anthropic", Some("NAME"), false);
             let text = text.replace("NAME", "ANTHROPIC_API_KEY").replacen("{}", &key, 1);
             check(&text, &key, "anthropic", Some("ANTHROPIC_API_KEY"), true);
         }
