@@ -210,6 +210,19 @@ fn what_cannot_be_kept_is_left_alone_and_printed_instead() {
 }
 
 #[test]
+fn a_key_that_what_was_kept_still_holds_is_told_and_not_shown() {
+    let user = User::new();
+    let key = policy::decoy(policy::DecoyShape::OpenAi, [3; 32]);
+    user.write(
+        ".codex/config.toml",
+        &format!("[model_providers.x]\nexperimental_bearer_token = \"{key}\"\n"),
+    );
+    let output = user.run(["setup", "codex"]).expect(0);
+    assert!(output.stderr.contains("a key of a provider stood in"), "{}", output.stderr);
+    assert!(!output.stderr.contains(&key[8..]) && !output.stdout.contains(&key[8..]));
+}
+
+#[test]
 fn a_link_is_not_written_through() {
     let user = User::new();
     user.write("dotfiles/config.toml", "model = \"x\"\n");

@@ -82,6 +82,11 @@ pub(crate) fn in_usual_files(config: &Config) -> Result<(usize, String), Failure
     Ok((places.len(), named.join(", ")))
 }
 
+/// Whether a text holds a key of a provider.
+pub(crate) fn holds_key(config: &Config, text: &[u8]) -> bool {
+    !finder(config).find(text).is_empty()
+}
+
 /// What to look for: not for canaries, which are meant to be found by others.
 fn finder(config: &Config) -> Finder {
     // Without a database there are none.

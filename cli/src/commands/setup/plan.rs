@@ -15,6 +15,7 @@ use super::record::{Record, Written};
 use crate::agents::{FileEdit, Format, merged};
 use crate::app::{App, now_us};
 use crate::commands::agent::{Grant, mint};
+use crate::commands::scan;
 use crate::failure::{Exit, Failure};
 use crate::user_file::{self, PRIVATE};
 
@@ -137,6 +138,13 @@ impl Plan {
             }
             let written = record.of(&place.path);
             let backup = written.and_then(|written| written.backup.as_ref());
+            if let Some(backup) = backup.filter(|_| is_changed && place.holds_key(app)) {
+                app.output.warn(&format!(
+                    "a key of a provider stood in {}, and is in {} now; better: --undo, tokfence scan --fix, and this again",
+                    place.path.display(),
+                    backup.display()
+                ));
+            }
             let status = match (is_changed, &place.current) {
                 (false, _) => "unchanged",
                 (true, None) => "made",
@@ -201,6 +209,10 @@ impl Place {
     fn shown(&self, edit: &FileEdit) -> Value {
         let text = merged("", edit.format, &edit.settings).unwrap_or_default();
         json!({ "path": self.path.display().to_string(), "status": "printed", "text": text })
+    }
+
+    fn holds_key(&self, app: &App) -> bool {
+        app.config().is_ok_and(|config| scan::holds_key(&config, self.base.as_bytes()))
     }
 
     fn is_changed_by(&self, text: &str) -> bool {
