@@ -7,7 +7,7 @@ use gateway::wire::WireFormat;
 use serde_json::{Value, json};
 
 use super::places::{self, in_home, under_variable};
-use super::{HEADER, Wiring};
+use super::{CLAUDE_HEADERS, HEADER, Wiring};
 
 /// Settings that belong into one file.
 #[derive(Debug, PartialEq)]
@@ -49,7 +49,7 @@ pub(super) fn claude_code(wiring: &Wiring<'_>) -> Vec<FileEdit> {
         let base = set(&["env", "ANTHROPIC_BASE_URL"], wiring.url(provider));
         if provider.auth == AuthStyle::Passthrough {
             let header = format!("{HEADER}: {}", wiring.token);
-            return vec![base, set(&["env", "ANTHROPIC_CUSTOM_HEADERS"], header)];
+            return vec![base, set(&["env", CLAUDE_HEADERS], header)];
         }
         vec![
             base,
@@ -66,13 +66,17 @@ pub(super) fn codex(wiring: &Wiring<'_>) -> Vec<FileEdit> {
     const OURS: [&str; 2] = ["model_providers", "tokfence"];
     let ours = |key: &str, value: Value| set(&[OURS[0], OURS[1], key], value);
     let settings = wiring.providers.first().map_or_else(Vec::new, |provider| {
+        let is_login = provider.auth == AuthStyle::Passthrough;
+        // What takes the login of ChatGPT is no API with a version in its path.
+        let is_bare = is_login && provider.env.is_empty();
+        let base = if is_bare { wiring.url(provider) } else { wiring.openai_base(provider) };
         let mut settings = vec![
             set(&["model_provider"], "tokfence"),
             ours("name", json!("tokfence")),
-            ours("base_url", json!(wiring.openai_base(provider))),
+            ours("base_url", json!(base)),
             ours("wire_api", json!("responses")),
         ];
-        if provider.auth == AuthStyle::Passthrough {
+        if is_login {
             settings.push(ours("requires_openai_auth", json!(true)));
             settings.push(ours("http_headers", json!({ HEADER: wiring.token })));
         } else {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use toml_edit::{DocumentMut, InlineTable, Item, Table};
 
 use super::files::{Format, Setting};
+use super::{CLAUDE_HEADERS, with_others};
 
 /// The text of a file with these settings in it; why not, where that cannot be done faithfully.
 pub(crate) fn merged(old: &str, format: Format, settings: &[Setting]) -> Result<String, String> {
@@ -26,18 +27,29 @@ fn json(old: &str, settings: &[Setting]) -> Result<String, String> {
         read.map_err(|error| format!("it is not JSON that can be understood: {error}"))
     };
     let mut expected = read(old)?;
-    for setting in settings {
+    let settings: Vec<Setting> = settings.iter().map(|setting| beside_others(&expected, setting)).collect();
+    for setting in &settings {
         insert(&mut expected, &setting.at, &setting.value)?;
     }
     let root = CstRootNode::parse(old, &ParseOptions::default())
         .map_err(|error| format!("it is not JSON that can be understood: {error}"))?;
     let object = root.object_value().ok_or("it holds something other than an object")?;
-    for setting in settings {
+    for setting in &settings {
         put_json(&object, &setting.at, &setting.value).ok_or_else(|| in_the_way(&setting.at))?;
     }
     let new = root.to_string();
     // Whatever stood there must mean the same as before: a name that stands there twice, for one, does not.
     if read(&new)? == expected { Ok(new) } else { Err("it could not be changed without harm".to_owned()) }
+}
+
+/// Of a value that is a list in itself the others' part stays.
+fn beside_others(old: &Value, setting: &Setting) -> Setting {
+    let at = setting.at.clone();
+    if at.last().is_none_or(|name| name != CLAUDE_HEADERS) {
+        return Setting { at, value: setting.value.clone() };
+    }
+    let old = at.iter().try_fold(old, |place, part| place.get(part)).and_then(Value::as_str);
+    Setting { value: with_others(setting.value.as_str().unwrap_or_default(), old).into(), at }
 }
 
 /// What the document has to mean with the value in its place.
@@ -246,6 +258,14 @@ mod tests {
             assert!(new.contains(kept), "{kept}: {new}");
         }
         assert!(!new.contains("\"old\""), "{new}");
+    }
+
+    #[test]
+    fn headers_of_its_owner_stay_beside_ours() {
+        let ours = [set("env.ANTHROPIC_CUSTOM_HEADERS", "X-Tokfence-Capability: tfk_new")];
+        let old = "{\"env\": {\"ANTHROPIC_CUSTOM_HEADERS\": \"X-Team: a\\nX-Tokfence-Capability: tfk_old\"}}";
+        let new = merged(old, Format::Json, &ours).unwrap();
+        assert!(new.contains("\"X-Team: a\\nX-Tokfence-Capability: tfk_new\""), "{new}");
     }
 
     #[test]

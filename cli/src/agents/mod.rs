@@ -22,6 +22,17 @@ pub(crate) use started::by_program;
 /// The header of a capability beside the caller's own login.
 pub(crate) const HEADER: &str = "X-Tokfence-Capability";
 
+/// Headers that Claude Code adds to each request, one a line.
+pub(crate) const CLAUDE_HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
+
+/// Those headers with ours, after the ones that were to be sent anyway, but for a capability of before.
+pub(crate) fn with_others(ours: &str, old: Option<&str>) -> String {
+    let is_ours =
+        |line: &&str| line.split(':').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(HEADER));
+    let kept = old.into_iter().flat_map(str::lines).filter(|line| !line.trim().is_empty() && !is_ours(line));
+    kept.chain([ours]).collect::<Vec<_>>().join("\n")
+}
+
 /// An agent that can be set up.
 #[derive(Debug)]
 pub(crate) struct KnownAgent {

@@ -16,13 +16,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use storage::{LogFilter, LogOrder, LoggedRequest, Store};
 
-use crate::agents::{self, Wiring};
+use crate::agents::{self, CLAUDE_HEADERS, Wiring};
 use crate::app::{App, now_us};
 use crate::commands::agent::{
     BudgetArgs, Grant, RateArgs, ScopeArgs, mint_token, new_token, parse_agent, parse_ttl,
 };
 use crate::commands::canary;
-use crate::commands::env::{CLAUDE_HEADERS, Variables, served};
+use crate::commands::env::{Variables, served};
 use crate::failure::{Exit, Failure};
 
 /// How many rows of the log are read at a time.

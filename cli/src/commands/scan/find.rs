@@ -12,6 +12,9 @@ use policy::{ProviderId, TokenRef};
 use crate::commands::provider::each_once;
 use crate::commands::vault::is_key_variable;
 
+/// No name of a model has as many letters and digits without a dash or a dot.
+const WORD_MIN: usize = 20;
+
 /// A key that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
@@ -133,7 +136,10 @@ impl Finder {
                 _ => continue,
             };
             let Some(value) = value_after(text, word.end) else { continue };
-            if could_be_key(&text[value.clone()]) {
+            let is_name_of_provider = !self.variables.contains_key(name);
+            if could_be_key(&text[value.clone()])
+                && (!is_name_of_provider || has_long_word(&text[value.clone()]))
+            {
                 let name = Some(name.to_owned());
                 found.push(Found { range: value, provider: provider.clone(), name, is_key_name: is_key });
             }
@@ -226,6 +232,11 @@ fn could_be_key(value: &[u8]) -> bool {
         && !is_token
 }
 
+/// Whether so much of it stands together that it is no model, no version and no address.
+fn has_long_word(value: &[u8]) -> bool {
+    value.split(|byte| !is_word(*byte)).any(|word| word.len() >= WORD_MIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,6 +315,9 @@ mod tests {
         }
         assert_eq!(finder(&[]).find(format!("UNKNOWN_KEY={PLAIN}").as_bytes()), []);
         assert_eq!(finder(&[]).find(format!("mistral={PLAIN}").as_bytes()), [], "no JSON");
+        let models =
+            br#"{"anthropic": "claude-sonnet-4-5-20250929", "mistral": "mistral-large-instruct-2411"}"#;
+        assert_eq!(finder(&[]).find(models), []);
     }
 
     #[test]

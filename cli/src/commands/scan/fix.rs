@@ -125,8 +125,8 @@ fn reason_to_leave(config: &Config, key: &Finding) -> Option<String> {
     if provider.is_none_or(|provider| imported(provider, Secret::from(key.key.expose().as_str())).is_err()) {
         return Some("the vault cannot hold it".to_owned());
     }
-    if !key.is_read_from {
-        return Some("no agent or shell reads this file; take it out by hand".to_owned());
+    if let Some(obstacle) = key.obstacle {
+        return Some(obstacle.to_owned());
     }
     (!key.is_key_name).then(|| match &key.name {
         Some(name) => format!("no SDK reads a key of {} from {name}", key.provider),

@@ -21,6 +21,8 @@ use places::Findings;
 
 /// So many places are named where others have only a line.
 const NAMED_MAX: usize = 3;
+/// Of what was not looked at so much is told.
+const PASSED_OVER_TOLD: usize = 10;
 
 #[derive(Debug, Args)]
 pub(crate) struct Scan {
@@ -117,8 +119,11 @@ fn text(app: &App, findings: &Findings, is_fixed: bool) -> String {
 }
 
 fn tell(app: &App, findings: &Findings, fixed: Option<&fix::Fixed>, wants_fix: bool) {
-    for (path, reason) in &findings.passed_over {
+    for (path, reason) in findings.passed_over.iter().take(PASSED_OVER_TOLD) {
         app.output.note(&format!("{} was not looked at: it {reason}", path.display()));
+    }
+    if let Some(more) = findings.passed_over.len().checked_sub(PASSED_OVER_TOLD).filter(|more| *more > 0) {
+        app.output.note(&format!("{more} more were not looked at; --json names them"));
     }
     if let Some(fixed) = fixed {
         for (name, value) in &fixed.set {

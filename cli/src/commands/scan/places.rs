@@ -9,6 +9,7 @@ use policy::ProviderId;
 use serde_json::{Value, json};
 use vault::Secret;
 use walkdir::WalkDir;
+use zeroize::Zeroizing;
 
 use super::find::{Finder, Found};
 use crate::agents::key_files;
@@ -33,8 +34,8 @@ pub(super) struct Finding {
     pub(super) key: Secret<String>,
     pub(super) name: Option<String>,
     pub(super) is_key_name: bool,
-    /// Whether it lies in a file from which an agent or a shell takes it.
-    pub(super) is_read_from: bool,
+    /// Why nothing can be put into its place, if nothing can.
+    pub(super) obstacle: Option<&'static str>,
     /// What became of it.
     pub(super) status: &'static str,
     pub(super) reason: Option<String>,
@@ -61,8 +62,10 @@ impl Findings {
     pub(super) fn all(finder: &Finder, paths: &[PathBuf]) -> Result<Self, Failure> {
         let mut findings = Self::default();
         findings.look_at_environment(finder, std::env::vars_os());
-        let mut files = BTreeSet::new();
-        files.extend(key_files());
+        // A path may be named in two ways.
+        let one_name = |path: PathBuf| user_file::from_root(&path).unwrap_or(path);
+        let usual: BTreeSet<PathBuf> = key_files().into_iter().map(one_name).collect();
+        let mut files = usual.clone();
         files.extend(env_files(Path::new(".")));
         for path in paths {
             match path.metadata() {
@@ -74,13 +77,10 @@ impl Findings {
                 }
             }
         }
-        let mut seen = BTreeSet::new();
+        let files: BTreeSet<PathBuf> = files.into_iter().map(one_name).collect();
         for path in files {
-            // A path may be named in two ways.
-            let path = user_file::from_root(&path).unwrap_or(path);
-            if seen.insert(path.clone()) {
-                findings.look_at_file(finder, &path);
-            }
+            let is_read_from = usual.contains(&path) || is_env_file(&path);
+            findings.look_at_file(finder, &path, is_read_from);
         }
         Ok(findings)
     }
@@ -96,7 +96,7 @@ impl Findings {
         for (name, value) in texts {
             let Some(found) = finder.find_in_variable(&name, &value) else { continue };
             let key = Secret::from(&value[found.range.clone()]);
-            self.keys.push(Finding::new(Place::Environment, found, key, false));
+            self.keys.push(Finding::new(Place::Environment, found, key, None));
         }
         self.keys.sort_by(|a, b| a.name.cmp(&b.name));
     }
@@ -139,26 +139,31 @@ impl Findings {
         self.passed_over.extend(passed_over);
     }
 
-    fn look_at_file(&mut self, finder: &Finder, path: &Path) {
+    fn look_at_file(&mut self, finder: &Finder, path: &Path, is_read_from: bool) {
+        let mut obstacle =
+            (!is_read_from).then_some("no agent or shell reads this file; take it out by hand");
         let content = match user_file::read(path) {
             Ok(Some(content)) => content,
             Ok(None) => return,
             Err(failure) => match through_link(path) {
-                Some(content) => content,
+                Some(content) => {
+                    obstacle =
+                        Some("the file is a link, which nothing is written through; take it out by hand");
+                    content
+                }
                 None => return self.passed_over.push((path.to_owned(), reason_of(&failure, path))),
             },
         };
+        let content = Zeroizing::new(content);
         if content.iter().take(BINARY_BYTES).any(|byte| *byte == 0) {
             return self.pass_over(path, "is no text");
         }
         self.files += 1;
-        let is_read_from = is_env_file(path) || key_files().iter().any(|known| same(known, path));
-        let is_link = path.symlink_metadata().is_ok_and(|found| found.is_symlink());
         for found in finder.find(&content) {
             let line = 1 + content[..found.range.start].iter().filter(|byte| **byte == b'\n').count();
             let Ok(key) = std::str::from_utf8(&content[found.range.clone()]) else { continue };
             let place = Place::File { path: path.to_owned(), line, start: found.range.start };
-            self.keys.push(Finding::new(place, found, Secret::from(key), is_read_from && !is_link));
+            self.keys.push(Finding::new(place, found, Secret::from(key), obstacle));
         }
     }
 
@@ -185,10 +190,6 @@ fn reason_of(failure: &Failure, path: &Path) -> String {
     message.strip_suffix(", and is left alone").unwrap_or(message).to_owned()
 }
 
-fn same(known: &Path, path: &Path) -> bool {
-    user_file::from_root(known).is_ok_and(|known| known == path)
-}
-
 /// The `.env` files of a folder.
 fn env_files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
@@ -208,14 +209,14 @@ fn is_env_file(path: &Path) -> bool {
 }
 
 impl Finding {
-    fn new(place: Place, found: Found, key: Secret<String>, is_read_from: bool) -> Self {
+    fn new(place: Place, found: Found, key: Secret<String>, obstacle: Option<&'static str>) -> Self {
         Self {
             place,
             provider: found.provider,
             key,
             name: found.name,
             is_key_name: found.is_key_name,
-            is_read_from,
+            obstacle,
             status: "found",
             reason: None,
         }
