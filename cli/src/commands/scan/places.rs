@@ -185,9 +185,11 @@ fn through_link(path: &Path) -> Option<Vec<u8>> {
 
 /// Why a file was passed over, without its name, which is said beside it.
 fn reason_of(failure: &Failure, path: &Path) -> String {
-    let message = failure.message.trim_start_matches("read ").replace(&path.display().to_string(), "");
-    let message = message.trim_start_matches([' ', ':']);
-    message.strip_suffix(", and is left alone").unwrap_or(message).to_owned()
+    if failure.exit != Exit::Unsafe {
+        return "cannot be read".to_owned();
+    }
+    let reason = failure.message.trim_start_matches(&format!("{} ", path.display()));
+    reason.trim_end_matches(", and is left alone").to_owned()
 }
 
 /// The `.env` files of a folder.

@@ -192,8 +192,16 @@ impl Setup {
         if job.providers.iter().any(|provider| provider.auth == AuthStyle::Passthrough) {
             app.output.note(&format!("log in with {} itself; its login goes on as it is", job.known.title));
         }
-        if self.test.is_none() {
-            app.output.note(&format!("try it: tokfence setup {} --test", job.known.name));
+        let name = job.known.name;
+        let can_ask = || job.known.program.and_then(probe::installed).is_some() && !job.known.ask.is_empty();
+        match self.test {
+            None => app.output.note(&format!("try it: tokfence setup {name} --test")),
+            Some(Test::Gateway) if can_ask() => {
+                let program = job.known.program.unwrap_or_default();
+                app.output
+                    .note(&format!("have `{program}` ask itself: tokfence setup {name} --test=program"));
+            }
+            Some(Test::Gateway | Test::Program) => {}
         }
     }
 }
