@@ -1,6 +1,8 @@
 """The gateway as agents and their owner meet it: what this suite alone knows about the `tokfence` command line."""
 
+import re
 import time
+from pathlib import Path
 
 from tokfence import Tokfence
 
@@ -54,6 +56,17 @@ class Gateway(Tokfence):
         """`env` as it is after `eval "$(tokfence env)"`."""
         change = self._json("env", "--agent", agent)
         return {name: value for name, value in env.items() if name not in change["unset"]} | change["env"]
+
+    def tell(self, kind, agent, home, *options):
+        """Writes an agent's own files in its home, and returns those files."""
+        told = self._json("setup", kind, "--agent", agent, *options, home=home)
+        files = [Path(file["path"]) for file in told["files"]]
+        self.capabilities += {token for file in files for token in re.findall(r"tfk_\w+", file.read_text())}
+        return files
+
+    def untell(self, kind, home):
+        """Puts back what was there before."""
+        self._json("setup", kind, "--undo", home=home)
 
     def run(self, agent, command):
         """The command that starts `command` as `agent`."""

@@ -13,6 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(1, str(HERE.parent / "support"))
 
+import agents
 import clients
 import fence
 import limits
@@ -22,7 +23,7 @@ from provider import Mock, Tap
 from tokfence import PASSPHRASE
 
 REPOSITORY = HERE.parent.parent
-CASES = [*clients.CASES, *limits.CASES, *fence.CASES]
+CASES = [*clients.CASES, *limits.CASES, *fence.CASES, *agents.CASES]
 
 
 def main():

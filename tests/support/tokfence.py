@@ -50,20 +50,21 @@ class Tokfence:
         """A capability, for an agent that is configured by hand."""
         return self._json("agent", "mint", agent)["token"]
 
-    def _json(self, *arguments):
-        text = self._tokfence(*arguments, "--json")
+    def _json(self, *arguments, home=None):
+        text = self._tokfence(*arguments, "--json", home=home)
         try:
             return json.loads(text)
         except ValueError:
             raise Failure(f"`tokfence {' '.join(arguments)} --json` printed no JSON document: {text!r}") from None
 
-    def _tokfence(self, *arguments, stdin="", unlocks=False):
-        finished = self._finish(*arguments, stdin=stdin, unlocks=unlocks)
+    def _tokfence(self, *arguments, stdin="", unlocks=False, home=None):
+        finished = self._finish(*arguments, stdin=stdin, unlocks=unlocks, home=home)
         if finished.code != 0:
             raise Failure(f"`tokfence {' '.join(arguments)}`: {finished.output()}")
         return finished.stdout
 
-    def _finish(self, *arguments, stdin="", unlocks=False):
-        """Runs a command, however it ends."""
+    def _finish(self, *arguments, stdin="", unlocks=False, home=None):
+        """Runs a command, however it ends; in the home of another user than usual where one is given."""
         env = self._env | ({"TOKFENCE_VAULT_PASSPHRASE": PASSPHRASE} if unlocks else {})
+        env |= {"HOME": str(home)} if home else {}
         return self._processes.run([self.binary, *arguments], env, stdin=stdin)

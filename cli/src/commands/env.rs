@@ -10,6 +10,7 @@ use gateway::wire::WireFormat;
 use policy::Scope;
 use serde_json::json;
 
+use crate::agents::{CLAUDE_HEADERS, HEADER, with_others};
 use crate::app::App;
 use crate::commands::agent::{Grant, mint, parse_agent};
 use crate::failure::{Exit, Failure};
@@ -17,10 +18,6 @@ use crate::unlock;
 
 /// Where a capability stands for those who are told its header by a variable of their own choice, such as Codex.
 const CAPABILITY: &str = "TOKFENCE_CAPABILITY";
-/// The header of a capability beside the caller's own login.
-const HEADER: &str = "X-Tokfence-Capability";
-/// Headers that Claude Code adds to each request, one a line.
-pub(crate) const CLAUDE_HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
 
 /// A shell's capability lasts a working day and a bit.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -171,12 +168,8 @@ impl Variables {
 
     /// Keeps the headers that Claude Code was to send anyway, but no capability of before.
     pub(crate) fn keep_headers(&mut self, old: Option<&str>) {
-        let is_ours =
-            |line: &&str| line.split(':').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(HEADER));
-        let kept =
-            old.into_iter().flat_map(str::lines).filter(|line| !line.trim().is_empty() && !is_ours(line));
         if let Some(headers) = self.set.get_mut(CLAUDE_HEADERS) {
-            *headers = kept.chain([headers.as_str()]).collect::<Vec<_>>().join("\n");
+            *headers = with_others(headers, old);
         }
     }
 

@@ -7,6 +7,7 @@ use storage::AuditAction;
 use vault::{Entries, Entry, NewSlot, OnConflict, RecoveryCode, Secret, Vault};
 
 use crate::app::App;
+use crate::commands::scan;
 use crate::commands::vault::{imported, owner};
 use crate::failure::{Exit, Failure, chain};
 use crate::prompt;
@@ -36,6 +37,7 @@ impl Init {
                 app.record(AuditAction::Init, "home", json!({ "vault": "unchanged" }));
             }
             tell(app, &Made { vault: "unchanged", recovery: None, imported: &[] });
+            offer_scan(app, &config);
             return Ok(());
         }
         let found = self.keys_of_environment(app, &config);
@@ -45,6 +47,7 @@ impl Init {
         let imported = stored.as_deref().unwrap_or_default();
         app.record(AuditAction::Init, "home", json!({ "vault": "created", "imported": imported }));
         tell(app, &Made { vault: "created", recovery: recovery.as_ref(), imported });
+        offer_scan(app, &config);
         stored.map(drop)
     }
 
@@ -144,4 +147,16 @@ fn tell(app: &App, made: &Made<'_>) {
         app.output.note(&format!("stored {names}; now remove them from where they are set"));
     }
     app.output.note("next: `tokfence vault add PROVIDER`, then `tokfence start -d`");
+}
+
+/// Keys that lie in files go into the vault by a command of their own, which can be taken back.
+fn offer_scan(app: &App, config: &Config) {
+    // Whoever only makes a home need not hear of a file that cannot be read.
+    if let Ok((count, places)) = scan::in_usual_files(config)
+        && count > 0
+    {
+        app.output.warn(&format!(
+            "{count} keys lie in plain text ({places}); `tokfence scan --fix` moves them into the vault"
+        ));
+    }
 }

@@ -15,6 +15,8 @@ pub(crate) mod canary;
 pub(crate) mod risk;
 pub(crate) mod run;
 pub(crate) mod env;
+pub(crate) mod setup;
+pub(crate) mod scan;
 pub(crate) mod provider;
 pub(crate) mod log;
 pub(crate) mod stats;
@@ -89,6 +91,10 @@ pub(crate) enum Command {
     Run(run::Run),
     /// Print the variables that point an agent's SDKs at the gateway
     Env(env::Env),
+    /// Tell an agent, in its own files, where the gateway is, with a capability in the place of its key
+    Setup(setup::Setup),
+    /// Find keys that lie around in plain text, and move them into the vault
+    Scan(scan::Scan),
     /// Providers: list, show, change, test
     #[command(subcommand)]
     Provider(provider::Provider),
@@ -144,6 +150,8 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Risk(command) => done(command.run(app)),
         Command::Run(command) => command.run(app),
         Command::Env(command) => done(command.run(app)),
+        Command::Setup(command) => command.run(app),
+        Command::Scan(command) => command.run(app),
         Command::Provider(command) => done(command.run(app)),
         Command::Log(command) => done(command.run(app)),
         Command::Stats(command) => done(command.run(app)),

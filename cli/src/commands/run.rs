@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus};
 
 use clap::Args;
 use gateway::RunLock;
+use gateway::catalogue::Provider;
 use gateway::config::Config;
 use gateway::home::make_private_dir;
 use policy::{AgentName, CapabilityId, NanoUsd};
@@ -15,12 +16,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use storage::{LogFilter, LogOrder, LoggedRequest, Store};
 
+use crate::agents::{self, CLAUDE_HEADERS, Wiring};
 use crate::app::{App, now_us};
 use crate::commands::agent::{
     BudgetArgs, Grant, RateArgs, ScopeArgs, mint_token, new_token, parse_agent, parse_ttl,
 };
 use crate::commands::canary;
-use crate::commands::env::{CLAUDE_HEADERS, Variables, served};
+use crate::commands::env::{Variables, served};
 use crate::failure::{Exit, Failure};
 
 /// How many rows of the log are read at a time.
@@ -59,7 +61,8 @@ impl Run {
         if !scope.providers.is_empty() {
             providers.retain(|name| scope.providers.iter().any(|allowed| allowed.as_str() == name));
         }
-        let providers = providers.iter().filter_map(|name| config.provider(name)).map(AsRef::as_ref);
+        let providers: Vec<&Provider> =
+            providers.iter().filter_map(|name| config.provider(name)).map(AsRef::as_ref).collect();
         let begin = app.store()?.latest_seq()?;
         // Before there is a capability: from here on no signal ends us before it is revoked.
         let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
@@ -73,11 +76,12 @@ impl Run {
         let lock =
             RunLock::take(&app.home, token.id).map_err(|error| Failure::failed("lock the run", &error))?;
         mint_token(app, &agent, grant, &token)?;
-        let mut variables = Variables::new(providers, &address, &token.text);
+        let mut variables = Variables::new(providers.iter().copied(), &address, &token.text);
+        let arguments = self.tell_agent(app, &mut variables, &address, &token.text, &providers);
         variables.keep_headers(std::env::var(CLAUDE_HEADERS).ok().as_deref());
         variables.note_rest(app);
         let decoy = self.add_decoy(app, &agent, token.id, &mut variables);
-        let outcome = decoy.and_then(|()| self.run_child(&config, &variables, signals));
+        let outcome = decoy.and_then(|()| self.run_child(&config, &variables, &arguments, signals));
         let revoked =
             app.store().and_then(|mut store| Ok(store.end_run(token.id, "its run ended", now_us())?));
         if revoked.is_ok() {
@@ -106,18 +110,36 @@ impl Run {
         Ok(())
     }
 
+    /// Tells an agent that is known what it reads beside the variables of its SDK. Answers the arguments that this takes.
+    fn tell_agent(
+        &self,
+        app: &App,
+        variables: &mut Variables,
+        address: &str,
+        token: &str,
+        providers: &[&Provider],
+    ) -> Vec<String> {
+        let Some(known) = agents::by_program(self.command_name()) else { return Vec::new() };
+        let providers = known.choose(providers.iter().copied());
+        let started = known.started(&Wiring { address, token, providers, models: Vec::new() });
+        variables.set.extend(started.variables);
+        started.notes.iter().for_each(|note| app.output.note(note));
+        started.arguments
+    }
+
     /// The command from its start to its end.
     fn run_child(
         &self,
         config: &Config,
         variables: &Variables,
+        arguments: &[String],
         mut signals: Signals,
     ) -> Result<ExitCode, Failure> {
         if let Some(signal) = signals.pending().next() {
             // It came before there was a child to pass it to.
             return Ok(exit_code_of_signal(signal));
         }
-        wait(self.spawn(config, variables)?, signals).map(exit_code)
+        wait(self.spawn(config, variables, arguments)?, signals).map(exit_code)
     }
 
     fn command_name(&self) -> &str {
@@ -126,9 +148,9 @@ impl Run {
     }
 
     /// Starts the command with the gateway's variables and without any real key of a known provider.
-    fn spawn(&self, config: &Config, variables: &Variables) -> Result<Child, Failure> {
+    fn spawn(&self, config: &Config, variables: &Variables, arguments: &[String]) -> Result<Child, Failure> {
         let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]);
+        command.args(arguments).args(&self.command[1..]);
         for variable in variables.real_keys(config) {
             command.env_remove(variable);
         }

@@ -42,6 +42,13 @@ const VERBS: &[Verb] = &[
     ("run --agent runner -- true", &["run_begin", "run_end"]),
     ("run --decoy --agent runner -- true", &["run_begin", "canary_add", "run_end"]),
     ("env", &["agent_mint"]),
+    ("setup", &[]),
+    ("setup codex", &["agent_mint"]),
+    ("setup codex --test", &[]),
+    ("setup codex --undo", &["capability_revoke"]),
+    ("scan DIR", &[]),
+    ("scan --fix DIR", &["vault_import", "agent_mint"]),
+    ("scan DIR", &[]),
     ("budget set global 10 daily", &["budget_set"]),
     ("budget set global 10 daily", &[]),
     ("budget set global 20 daily", &["budget_set"]),
@@ -138,6 +145,7 @@ fn every_verb_leaves_the_row_of_what_it_changed_and_no_other() {
     let gateway = Gateway::start();
     let (home, place) = (&gateway.home, tempfile::tempdir().unwrap());
     fs::write(place.path().join("keys.env"), "DEEPSEEK_API_KEY=sk-deepseek-imported-by-a-test\n").unwrap();
+    fs::write(place.path().join("found.env"), "XAI_API_KEY=Zk4mQ8vT2xLp9WrB6nYc3HdS\n").unwrap();
     fs::write(place.path().join("prices.json"), PRICES).unwrap();
     let mut told = rows(home).len();
     assert_eq!(actions(&rows(home)), ["init", "vault_import", "agent_mint", "start"], "how a test begins");

@@ -35,6 +35,8 @@ mod upgrade;
 mod service;
 mod panics;
 mod run;
+mod setup;
+mod scan;
 mod canary;
 mod notifications;
 mod watch;

@@ -21,7 +21,7 @@ use aho_corasick::BuildError;
 
 pub use channel::{Channel, Tail};
 pub use forms::Form;
-pub use shapes::{Shape, shapes};
+pub use shapes::{Shape, is_dummy, shapes};
 use table::{State, Table};
 pub use views::View;
 use views::{Lens, Squash};

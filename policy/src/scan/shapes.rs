@@ -337,7 +337,7 @@ const DUMMY_WORDS: [&[u8]; 4] = [b"EXAMPLE", b"REDACTED", b"PLACEHOLDER", b"CHAN
 /// `fedc`, or one that goes on as the same two characters did before, as in `testtest` and `deadbeefdeadbeef`. In random
 /// characters of the smallest alphabet here, hexadecimal digits, that is less than a fifth, and half of it does not come
 /// up by chance once in a million keys; what people type is nearly all foretold.
-fn is_dummy(random: &[u8]) -> bool {
+pub fn is_dummy(random: &[u8]) -> bool {
     let says_so = |word: &&[u8]| random.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
     let judged = &random[..random.len().min(JUDGED_BYTES)];
     let near = judged.windows(2).map(|pair| pair[0].abs_diff(pair[1]) <= 1);

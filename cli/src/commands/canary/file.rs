@@ -1,61 +1,14 @@
 //! Files of somebody else: lines are added to them and taken out again, and not one other byte is changed.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
-use rustix::fs::OFlags;
 use storage::PlantManner;
 
-use crate::failure::{Exit, Failure};
-
-/// What is larger is nothing that a person writes keys or prompts into.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// The path from the root, every link in its folder followed; the file itself need not exist.
-pub(super) fn from_root(path: &Path) -> Result<PathBuf, Failure> {
-    let name = path.file_name().ok_or_else(|| Failure::usage(format!("{} names no file", path.display())))?;
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match fs::canonicalize(folder) {
-        Ok(folder) => Ok(folder.join(name)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let message = format!("there is no folder {}", folder.display());
-            Err(Failure::new(Exit::NotFound, "no_such_file", message))
-        }
-        Err(error) => Err(Failure::failed(&format!("look at {}", folder.display()), &error)),
-    }
-}
-
-/// The content of a file; `None` where there is none.
-///
-/// # Errors
-/// Refuses links, which could lead to a file that nobody meant, and what is no regular file.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
-    let failed = |error: io::Error| Failure::failed(&format!("read {}", path.display()), &error);
-    match path.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-        Ok(found) if found.is_symlink() => return Err(unsafe_file(path, "is a symbolic link")),
-        Ok(found) if !found.is_file() => return Err(unsafe_file(path, "is not a regular file")),
-        Ok(found) if found.len() > FILE_BYTES_MAX => return Err(unsafe_file(path, "is larger than 16 MiB")),
-        Ok(_) => {}
-    }
-    let mut content = Vec::new();
-    let file = open(OpenOptions::new().read(true), path).map_err(failed)?;
-    file.take(FILE_BYTES_MAX).read_to_end(&mut content).map_err(failed)?;
-    Ok(Some(content))
-}
-
-/// Whatever becomes of the path in the meantime, no link is followed.
-fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)
-}
-
-fn unsafe_file(path: &Path, fault: &str) -> Failure {
-    let message = format!("{} {fault}, and is left alone", path.display());
-    Failure::new(Exit::Unsafe, "unsafe_file", message).with_hint("name the file itself")
-}
+use crate::failure::Failure;
+use crate::user_file::{open, read, replace};
 
 /// What has to be done to a file with this content besides adding lines.
 pub(super) fn manner(content: Option<&[u8]>) -> PlantManner {
@@ -124,26 +77,10 @@ pub(super) fn without(content: &[u8], lines: &str, manner: PlantManner) -> Optio
     Some([&content[..begin], &content[end..]].concat())
 }
 
-/// Puts a new file in the place of the old one in one step, with the same mode and owner.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let old = path.symlink_metadata()?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let mut draft = tempfile::Builder::new().prefix(".tokfence.").suffix(".tmp").tempfile_in(folder)?;
-    draft.write_all(content)?;
-    let new = draft.as_file().metadata()?;
-    if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-        fchown(draft.as_file(), Some(old.uid()), Some(old.gid()))?;
-    }
-    draft.as_file().set_permissions(old.permissions())?;
-    draft.as_file().sync_all()?;
-    draft.persist(path)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     const LINE: &str = "KEY_BACKUP=sk-1\n";
 

@@ -10,6 +10,7 @@ use storage::{CanarySummary, Plant, PlantManner, Store};
 use super::{file, find, git};
 use crate::app::{App, now_us};
 use crate::failure::{Exit, Failure};
+use crate::user_file;
 
 /// Where agents find keys.
 const ENV_FILE: &str = ".env";
@@ -73,7 +74,7 @@ impl Place {
     /// The files, each from the root, in folders that exist.
     fn resolve(&self, kind: CanaryKind) -> Result<Vec<PathBuf>, Failure> {
         if let Some(path) = &self.file {
-            let path = file::from_root(path)?;
+            let path = user_file::from_root(path)?;
             if kind == CanaryKind::Prompt && !path.exists() {
                 return Err(no_file(format!("there is no file {}", path.display())));
             }
@@ -81,12 +82,12 @@ impl Place {
         }
         let folder = self.workspace.as_deref().unwrap_or(Path::new("."));
         if kind == CanaryKind::Decoy {
-            return Ok(vec![file::from_root(&folder.join(ENV_FILE))?]);
+            return Ok(vec![user_file::from_root(&folder.join(ENV_FILE))?]);
         }
         // One that is a link leads to another of them as a rule; what it leads to need not be in the folder.
         let found: Vec<PathBuf> = PROMPT_FILES
             .iter()
-            .filter_map(|name| file::from_root(&folder.join(name)).ok())
+            .filter_map(|name| user_file::from_root(&folder.join(name)).ok())
             .filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_file()))
             .collect();
         if found.is_empty() {
@@ -114,7 +115,7 @@ fn refuse_tracked(path: &Path) -> Result<(), Failure> {
 /// Adds the canary to one file, unless it is there already.
 fn plant(store: &mut Store, known: &CanarySummary, path: &Path) -> Result<Planted, Failure> {
     let text = path.to_str().ok_or_else(|| Failure::usage("the path is not UTF-8"))?.to_owned();
-    let content = file::read(path)?;
+    let content = user_file::read(path)?;
     let stands = |plant: &&Plant| {
         let content = content.as_deref().unwrap_or_default();
         plant.path == text && file::without(content, &plant.lines, plant.manner).is_some()

@@ -1,4 +1,4 @@
-//! The demo's agent: sends requests the way an SDK does, and notes when each event arrives.
+//! The demo's agent, and that of `setup --test`: sends requests the way an SDK does, and notes when each event arrives.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::mock::ENDLESS;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A model may think for a while.
+const PATIENCE: Duration = Duration::from_secs(60);
 const CHAT: &str = "/openai/v1/chat/completions";
 
 /// A request to be sent.
-pub(super) struct Call {
+pub(crate) struct Call {
     path: String,
     headers: Vec<(String, String)>,
     body: String,
@@ -20,8 +21,8 @@ pub(super) struct Call {
 
 /// What came back.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     body: Vec<u8>,
     /// The data of each event, and when it came.
     pub(super) events: Vec<(Duration, String)>,
@@ -30,14 +31,14 @@ pub(super) struct Answer {
 }
 
 impl Call {
+    /// With no credential yet.
+    pub(crate) fn new(path: &str, body: &str) -> Self {
+        Self { path: path.to_owned(), headers: Vec::new(), body: body.to_owned() }
+            .with_header("Content-Type", "application/json")
+    }
+
     pub(super) fn post(token: &str, path: &str, body: &str) -> Self {
-        let headers =
-            [("Authorization", format!("Bearer {token}")), ("Content-Type", "application/json".to_owned())];
-        Self {
-            path: path.to_owned(),
-            headers: headers.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-            body: body.to_owned(),
-        }
+        Self::new(path, body).with_header("Authorization", &format!("Bearer {token}"))
     }
 
     pub(super) fn chat(token: &str, model: &str, is_streaming: bool) -> Self {
@@ -53,12 +54,12 @@ impl Call {
         Self::post(token, CHAT, &body.to_string())
     }
 
-    pub(super) fn with_header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub(super) fn send(self, address: &str) -> io::Result<Answer> {
+    pub(crate) fn send(self, address: &str) -> io::Result<Answer> {
         self.send_watched(address, |_| ())
     }
 
@@ -136,7 +137,7 @@ impl Answer {
     }
 
     /// What a refusal says.
-    pub(super) fn error(&self) -> Value {
+    pub(crate) fn error(&self) -> Value {
         self.json()["error"].take()
     }
 

@@ -1,7 +1,7 @@
 //! `demo`: the whole of it in ten seconds, with a mock provider, a made-up key and a home that is thrown away.
 //! Everything goes over real sockets through the real gateway.
 
-mod agent;
+pub(crate) mod agent;
 mod leak;
 mod mock;
 mod owner;

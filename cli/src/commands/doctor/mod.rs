@@ -82,6 +82,7 @@ fn examine(app: &App, online: bool) -> Vec<Check> {
     checks.push(files::others(app));
     checks.push(machine::clock(&gateway::embedded_prices().date, now_us(), latest_seen(&findings)));
     checks.push(machine::environment(&findings, std::env::vars_os()));
+    checks.push(machine::keys(&findings));
     checks.push(machine::certificates(&machine::CERTIFICATES));
     if online {
         checks.extend(machine::online(&findings));
@@ -179,8 +180,7 @@ mod tests {
         let place = Place::new();
         let checks = examine(&place.app, false);
         let names: Vec<_> = checks.iter().map(|check| check.name).collect();
-        let expected =
-            "home config vault keyring database daemon port sockets files clock environment certificates";
+        let expected = "home config vault keyring database daemon port sockets files clock environment keys certificates";
         assert_eq!(names, expected.split_whitespace().collect::<Vec<_>>());
     }
 

@@ -1,0 +1,139 @@
+//! `scan`: keys of providers that lie around in plain text, and their way into the vault. A key is never shown.
+
+mod find;
+mod fix;
+mod places;
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use gateway::config::Config;
+use serde_json::{Value, json};
+use storage::Store;
+
+use crate::app::App;
+use crate::commands::agent::parse_ttl;
+use crate::failure::{Exit, Failure};
+use find::Finder;
+use places::Findings;
+
+/// So many places are named where others have only a line.
+const NAMED_MAX: usize = 3;
+/// Of what was not looked at so much is told.
+const PASSED_OVER_TOLD: usize = 10;
+
+#[derive(Debug, Args)]
+pub(crate) struct Scan {
+    /// Files, and folders with all that is in them, beside the places where keys usually are
+    paths: Vec<PathBuf>,
+    /// Move the keys into the vault, and put a capability in their place
+    #[arg(long)]
+    fix: bool,
+    /// When that capability ends: `90m`, `24h`, `30d`
+    #[arg(long, default_value = "30d", value_name = "TIME", requires = "fix")]
+    ttl: String,
+    /// Put back what a fix took out, which is named by the file that it left
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["fix", "paths"])]
+    undo: Option<PathBuf>,
+}
+
+impl Scan {
+    pub(crate) fn run(self, app: &App) -> Result<ExitCode, Failure> {
+        if let Some(file) = &self.undo {
+            return fix::undo(app, file).map(|()| ExitCode::SUCCESS);
+        }
+        let config = app.config()?;
+        let mut findings = Findings::all(&finder(&config), &self.paths)?;
+        let fixed = match self.fix && !findings.keys.is_empty() {
+            true => fix::fix(app, &config, &mut findings, parse_ttl(&self.ttl)?)?,
+            false => None,
+        };
+        let left = findings.keys.iter().filter(|key| key.status != "moved").count();
+        let passed_over: Vec<Value> = findings
+            .passed_over
+            .iter()
+            .map(|(path, reason)| json!({ "path": path.display().to_string(), "reason": reason }))
+            .collect();
+        let document = json!({
+            "keys": findings.keys.iter().map(places::Finding::document).collect::<Vec<_>>(),
+            "found": findings.keys.len(), "left": left, "files": findings.files,
+            "passed_over": passed_over,
+            "undo": fixed.as_ref().map(|fixed| fixed.undo.display().to_string()),
+            "capability": fixed.as_ref().map(|fixed| fixed.capability.as_str()),
+            "set": fixed.as_ref().map(|fixed| &fixed.set),
+        });
+        app.output.data(&document, || text(app, &findings, self.fix));
+        tell(app, &findings, fixed.as_ref(), self.fix);
+        Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::from(Exit::Found as u8) })
+    }
+}
+
+/// Keys that lie in files where they usually are, for whoever has only a line for them: how many, and where.
+pub(crate) fn in_usual_files(config: &Config) -> Result<(usize, String), Failure> {
+    let findings = Findings::all(&finder(config), &[])?;
+    let places = findings.keys.iter().filter(|key| key.place != places::Place::Environment);
+    let places: Vec<String> = places.map(places::Finding::location).collect();
+    let distinct: Vec<&String> = places.iter().collect::<BTreeSet<_>>().into_iter().collect();
+    let mut named: Vec<&str> = distinct.iter().take(NAMED_MAX).map(|place| place.as_str()).collect();
+    let more = format!("{} more", distinct.len().saturating_sub(NAMED_MAX));
+    if distinct.len() > NAMED_MAX {
+        named.push(&more);
+    }
+    Ok((places.len(), named.join(", ")))
+}
+
+/// Whether a text holds a key of a provider.
+pub(crate) fn holds_key(config: &Config, text: &[u8]) -> bool {
+    !finder(config).find(text).is_empty()
+}
+
+/// What to look for: not for canaries, which are meant to be found by others.
+fn finder(config: &Config) -> Finder {
+    // Without a database there are none.
+    let canaries =
+        Store::open_existing(&config.logging.db_path).and_then(|store| store.canaries()).unwrap_or_default();
+    let marks = canaries.iter().flat_map(|known| known.canary.marks().map(str::to_owned));
+    Finder::new(config, marks.collect::<HashSet<_>>())
+}
+
+fn text(app: &App, findings: &Findings, is_fixed: bool) -> String {
+    let row = |key: &places::Finding| {
+        let mut row = vec![
+            key.provider.to_string(),
+            key.masked(),
+            key.location(),
+            key.name.clone().unwrap_or_else(|| "-".to_owned()),
+        ];
+        if is_fixed {
+            let reason = key.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            row.push(format!("{}{reason}", key.status));
+        }
+        row
+    };
+    let headers = ["provider", "key", "where", "as", "what was done"];
+    let headers = if is_fixed { &headers[..] } else { &headers[..4] };
+    let when_empty = format!("no key lies around in {} files and the environment", findings.files);
+    app.output.table(headers, findings.keys.iter().map(row).collect(), &when_empty)
+}
+
+fn tell(app: &App, findings: &Findings, fixed: Option<&fix::Fixed>, wants_fix: bool) {
+    for (path, reason) in findings.passed_over.iter().take(PASSED_OVER_TOLD) {
+        app.output.note(&format!("{} was not looked at: it {reason}", path.display()));
+    }
+    if let Some(more) = findings.passed_over.len().checked_sub(PASSED_OVER_TOLD).filter(|more| *more > 0) {
+        app.output.note(&format!("{more} more were not looked at; --json names them"));
+    }
+    if let Some(fixed) = fixed {
+        for (name, value) in &fixed.set {
+            app.output
+                .note(&format!("what reads its capability there needs the address too: {name}={value}"));
+        }
+        app.output.note("an agent's own file gets it by: tokfence setup AGENT");
+        app.output.note(&format!("take it back with: tokfence scan --undo {}", fixed.undo.display()));
+    } else if !findings.keys.is_empty() && !wants_fix {
+        app.output
+            .note("tokfence scan --fix moves keys from files into the vault; rotate one that others saw");
+    }
+}
