@@ -2,8 +2,8 @@
 //!
 //! `args` says what can be typed, `commands` has one module a command, and the rest is what they share: `app`
 //! (where everything is), `output` and `format` (what a person or a program reads), `failure` (errors, hints,
-//! exit codes), `unlock` (how the vault is opened), `prompt`, `daemon_log`, and `shield` (who may look into
-//! this process).
+//! exit codes), `unlock` (how the vault is opened), `prompt`, `daemon_log`, `shield` (who may look into this process),
+//! `child` (a command that is run for somebody), `sandbox` (what is around it) and `relay` (how it gets out of there).
 
 mod args;
 mod app;
@@ -14,6 +14,9 @@ mod prompt;
 mod unlock;
 mod daemon_log;
 mod shield;
+mod child;
+mod relay;
+mod sandbox;
 mod commands;
 
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ pub(crate) mod budget;
 pub(crate) mod canary;
 pub(crate) mod risk;
 pub(crate) mod run;
+pub(crate) mod inside;
 pub(crate) mod env;
 pub(crate) mod provider;
 pub(crate) mod log;
@@ -85,6 +86,9 @@ pub(crate) enum Command {
     Risk(risk::Risk),
     /// Run an agent with a capability of its own, revoked when it ends
     Run(run::Run),
+    /// Run a command in a sandbox or a container, where this program put itself
+    #[command(hide = true)]
+    Inside(inside::Inside),
     /// Print the variables that point an agent's SDKs at the gateway
     Env(env::Env),
     /// Providers: list, show, change, test
@@ -136,6 +140,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Canary(command) => done(command.run(app)),
         Command::Risk(command) => done(command.run(app)),
         Command::Run(command) => command.run(app),
+        Command::Inside(command) => command.run(app),
         Command::Env(command) => done(command.run(app)),
         Command::Provider(command) => done(command.run(app)),
         Command::Log(command) => done(command.run(app)),

@@ -35,6 +35,8 @@ mod upgrade;
 mod service;
 mod panics;
 mod run;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod canary;
 mod notifications;
 mod watch;
