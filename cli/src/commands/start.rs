@@ -107,6 +107,7 @@ impl Start {
             vault,
             predecessor: if self.take_over { Some(link_to_predecessor()?) } else { None },
             successor_args: self.successor_args(app),
+            watch_args: watch_args(app),
             is_detached: self.background,
         };
         Ok(serve(options, |serving| {
@@ -256,6 +257,13 @@ const KILLED: &str = "the kill switch is on; nothing is served until `tokfence u
 fn daemon_args(app: &App) -> Vec<OsString> {
     let (home, config) = (app.home.dir().as_os_str(), app.config_path.as_os_str());
     vec!["--home".into(), home.to_owned(), "--config".into(), config.to_owned()]
+}
+
+/// With what the daemon has accounts looked at.
+fn watch_args(app: &App) -> Vec<OsString> {
+    let mut args = daemon_args(app);
+    args.extend(["--json", "watch", "--once", "--for-daemon"].map(OsString::from));
+    args
 }
 
 /// The socket at whose other end the running daemon is.
