@@ -3,7 +3,8 @@
 //! `args` says what can be typed, `commands` has one module a command, and the rest is what they share: `app`
 //! (where everything is), `output` and `format` (what a person or a program reads), `failure` (errors, hints,
 //! exit codes), `unlock` (how the vault is opened), `prompt`, `daemon_log`, `shield` (who may look into this process),
-//! `child` (a command that is run for somebody), `sandbox` (what is around it) and `relay` (how it gets out of there).
+//! `child` (a command that is run for somebody), `sandbox` (what is around it), `relay` (how it gets out of
+//! there) and `engine` (who has containers).
 
 mod args;
 mod app;
@@ -17,6 +18,7 @@ mod shield;
 mod child;
 mod relay;
 mod sandbox;
+mod engine;
 mod commands;
 
 use std::process::ExitCode;

@@ -15,6 +15,7 @@ pub(crate) mod canary;
 pub(crate) mod risk;
 pub(crate) mod run;
 pub(crate) mod inside;
+pub(crate) mod launch;
 pub(crate) mod env;
 pub(crate) mod provider;
 pub(crate) mod log;
@@ -86,6 +87,8 @@ pub(crate) enum Command {
     Risk(risk::Risk),
     /// Run an agent with a capability of its own, revoked when it ends
     Run(run::Run),
+    /// OpenClaw, or another image, in a container that reaches the gateway and nothing else
+    Launch(launch::Launch),
     /// Run a command in a sandbox or a container, where this program put itself
     #[command(hide = true)]
     Inside(inside::Inside),
@@ -140,6 +143,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Canary(command) => done(command.run(app)),
         Command::Risk(command) => done(command.run(app)),
         Command::Run(command) => command.run(app),
+        Command::Launch(command) => command.run(app),
         Command::Inside(command) => command.run(app),
         Command::Env(command) => done(command.run(app)),
         Command::Provider(command) => done(command.run(app)),

@@ -148,8 +148,8 @@ impl Sandbox {
     }
 }
 
-/// The address on which the gateway is called in a sandbox: its own one, where only this machine knows it.
-fn inside_address(address: &str) -> Result<SocketAddr, Failure> {
+/// The address on which the gateway is called in a sandbox or a container: its own one, where only this machine knows it.
+pub(crate) fn inside_address(address: &str) -> Result<SocketAddr, Failure> {
     let address: SocketAddr = address.parse().map_err(|_| {
         Failure::new(Exit::Failed, "control", format!("the gateway's address `{address}` is none"))
     })?;

@@ -181,7 +181,7 @@ mod tests {
             let failure = check_working_dir(Path::new(dir), Some(home), &ours).unwrap_err();
             assert_eq!(failure.exit, Exit::Unsafe, "{dir}");
         }
-        for dir in ["/home/u/project", "/home/us", "/srv/tokfences", "/work"] {
+        for dir in ["/home/u/project", "/home/us", "/srv/tokfences", "/data"] {
             assert!(check_working_dir(Path::new(dir), Some(home), &ours).is_ok(), "{dir}");
         }
     }

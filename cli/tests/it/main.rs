@@ -37,6 +37,8 @@ mod panics;
 mod run;
 #[cfg(target_os = "linux")]
 mod sandbox;
+#[cfg(target_os = "linux")]
+mod launch;
 mod canary;
 mod notifications;
 mod watch;

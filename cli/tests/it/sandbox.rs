@@ -24,7 +24,7 @@ fn gateway() -> &'static Gateway {
 }
 
 /// Why no sandbox can be made here, if none can: asked of Bubblewrap itself, and not of what is tested.
-fn obstacle() -> Option<&'static str> {
+pub(crate) fn obstacle() -> Option<&'static str> {
     static OBSTACLE: LazyLock<Option<String>> = LazyLock::new(|| {
         let tried = std::process::Command::new("bwrap")
             .args(["--unshare-all", "--ro-bind", "/", "/", "true"])
@@ -42,13 +42,15 @@ fn obstacle() -> Option<&'static str> {
 /// Ends a test where no sandbox can be made.
 macro_rules! need_sandbox {
     () => {
-        if let Some(obstacle) = obstacle() {
+        if let Some(obstacle) = crate::sandbox::obstacle() {
             use std::io::Write;
             let _ = writeln!(std::io::stderr(), "skipped, no sandbox can be made here: {obstacle}");
             return;
         }
     };
 }
+
+pub(crate) use need_sandbox;
 
 /// A user with a home and a project in it.
 struct User {
