@@ -236,9 +236,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
 }
 
+/// What the engine says of a request that it does not grant, which does nothing to a terminal.
 fn refused(doing: &str, status: u16, message: Option<&str>) -> Failure {
-    let message = message.unwrap_or("it does not say why").escape_debug().to_string();
-    Failure::new(Exit::Failed, "engine_refused", format!("{doing}: the engine says: {message} ({status})"))
+    let said = message.map(|message| message.chars().filter(|character| !character.is_control()).collect());
+    let said: String = said.unwrap_or_else(|| format!("no ({status})"));
+    Failure::new(Exit::Failed, "engine_refused", format!("{doing}: the engine says: {said}"))
 }
 
 fn unavailable(message: String) -> Failure {

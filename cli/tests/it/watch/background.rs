@@ -112,3 +112,15 @@ fn a_look_that_fails_is_in_the_log() {
         log(&watched).contains("there is no account to look at").then_some(())
     });
 }
+
+#[test]
+fn what_the_configuration_says_is_the_default_of_the_command() {
+    let watched =
+        Watched::with("[watch]\nthreshold_tokens = 1000000\nthreshold_usd = \"100.00\"\n").admin("openai");
+    watched.honest((0..48).map(|number| Use::openai(MONDAY + 8 * HOUR + number * HOUR / 4)));
+    watched.book([Use { input: 90_000, ..Use::openai(MONDAY + 10 * HOUR + HOUR / 8) }]);
+    watched.at(MONDAY + 20 * HOUR);
+    let report = watched.watch(&["--provider", "openai"]).expect(0).json();
+    assert_eq!(report["thresholds"]["tokens"], 1_000_000, "{report:#}");
+    watched.watch(&["--provider", "openai", "--threshold-tokens", "1000"]).expect(6);
+}
