@@ -28,7 +28,7 @@ const IMAGE: &str = "ghcr.io/openclaw/openclaw:latest";
 /// How long the capability of an agent is good for; a restart gives it another.
 const TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long an agent may take until its page answers.
-const READY_PATIENCE: Duration = Duration::from_secs(60);
+const READY_PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(200);
 
 /// What is settled before anything is made.
