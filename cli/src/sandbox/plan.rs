@@ -143,15 +143,15 @@ mod tests {
     #[test]
     fn the_longer_path_wins() {
         let plan = plan(&[
-            ("/home/u/.ssh", Access::Hidden),
-            ("/home/u/.ssh/known_hosts", Access::Read),
-            ("/home/u", Access::Write),
+            ("/homes/u/.ssh", Access::Hidden),
+            ("/homes/u/.ssh/known_hosts", Access::Read),
+            ("/homes/u", Access::Write),
         ]);
         for (path, access) in [
-            ("/home/u/x", Access::Write),
-            ("/home/u/.ssh/id_ed25519", Access::Hidden),
-            ("/home/u/.ssh/known_hosts", Access::Read),
-            ("/home/u/.sshd", Access::Write),
+            ("/homes/u/x", Access::Write),
+            ("/homes/u/.ssh/id_ed25519", Access::Hidden),
+            ("/homes/u/.ssh/known_hosts", Access::Read),
+            ("/homes/u/.sshd", Access::Write),
             ("/etc/passwd", Access::Read),
         ] {
             assert_eq!(plan.access(Path::new(path)), access, "{path}");
@@ -176,12 +176,12 @@ mod tests {
 
     #[test]
     fn a_folder_that_holds_the_home_is_no_project() {
-        let (home, ours) = (Path::new("/home/u"), [PathBuf::from("/srv/tokfence")]);
-        for dir in ["/", "/home", "/home/u", "/srv", "/srv/tokfence", "/srv/tokfence/log"] {
+        let (home, ours) = (Path::new("/homes/u"), [PathBuf::from("/srv/tokfence")]);
+        for dir in ["/", "/homes", "/homes/u", "/srv", "/srv/tokfence", "/srv/tokfence/log"] {
             let failure = check_working_dir(Path::new(dir), Some(home), &ours).unwrap_err();
             assert_eq!(failure.exit, Exit::Unsafe, "{dir}");
         }
-        for dir in ["/home/u/project", "/home/us", "/srv/tokfences", "/data"] {
+        for dir in ["/homes/u/project", "/homes/us", "/srv/tokfences", "/data"] {
             assert!(check_working_dir(Path::new(dir), Some(home), &ours).is_ok(), "{dir}");
         }
     }

@@ -224,7 +224,7 @@ fn wait_until_ready(agent: &Agent<'_>, plan: &Plan, launched: &Launched) -> Resu
     let begun = Instant::now();
     while begun.elapsed() < READY_PATIENCE {
         if !agent.find(&plan.engine)?.as_ref().is_some_and(Found::is_running) {
-            let message = format!("the container ended at once; it said:{}", last_lines(agent, &plan.engine));
+            let message = format!("the container has ended; it said:{}", last_lines(agent, &plan.engine));
             return Err(Failure::new(Exit::Failed, "container_ended", message));
         }
         if answers(launched.port) {

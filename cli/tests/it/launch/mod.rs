@@ -292,7 +292,7 @@ fn a_restart_is_as_before_with_another_capability() {
 fn a_container_of_somebody_else_is_left_alone() {
     let world = World::new();
     world.launch().run().expect(0);
-    for labels in [json!({}), json!({ "tokfence.home": "/home/other/.tokfence" }), Value::Null] {
+    for labels in [json!({}), json!({ "tokfence.home": "/srv/other/.tokfence" }), Value::Null] {
         world.engine.has(json!({ "Labels": labels }), true);
         world.engine.asked();
         for args in
@@ -356,7 +356,7 @@ fn a_container_that_ends_at_once_is_told_of_with_its_last_words() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("ended at once; it said:\n  listening\n  warned"), "{stderr}");
+    assert!(stderr.contains("the container has ended; it said:\n  listening\n  warned"), "{stderr}");
     assert!(!world.engine.has_container() && TcpStream::connect(world.page()).is_err());
     let token = world.variable("OPENAI_API_KEY");
     world
