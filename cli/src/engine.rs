@@ -16,8 +16,8 @@ use tokio::time::timeout;
 
 use crate::failure::{Exit, Failure};
 
-/// An engine may take its time to stop a container; what takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// An engine whose storage copies takes minutes to make a container of a large image; what takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// A download goes on for as long as something comes.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// No answer but a log is larger.
