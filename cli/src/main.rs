@@ -2,8 +2,9 @@
 //!
 //! `args` says what can be typed, `commands` has one module a command, and the rest is what they share: `app`
 //! (where everything is), `output` and `format` (what a person or a program reads), `failure` (errors, hints,
-//! exit codes), `unlock` (how the vault is opened), `prompt`, `daemon_log`, `shield` (who may look into
-//! this process), `user_file` (files of others), and `agents` (what each agent reads).
+//! exit codes), `unlock` (how the vault is opened), `prompt`, `daemon_log`, `shield` (who may look into this process),
+//! `user_file` (files of others), `agents` (what each agent reads), `child` (a command that is run for somebody),
+//! `sandbox` (what is around it), `relay` (how it gets out of there) and `engine` (who has containers).
 
 mod args;
 mod app;
@@ -16,6 +17,10 @@ mod daemon_log;
 mod shield;
 mod user_file;
 mod agents;
+mod child;
+mod relay;
+mod sandbox;
+mod engine;
 mod commands;
 
 use std::process::ExitCode;

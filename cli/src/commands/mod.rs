@@ -14,6 +14,8 @@ pub(crate) mod budget;
 pub(crate) mod canary;
 pub(crate) mod risk;
 pub(crate) mod run;
+pub(crate) mod inside;
+pub(crate) mod launch;
 pub(crate) mod env;
 pub(crate) mod setup;
 pub(crate) mod scan;
@@ -89,6 +91,11 @@ pub(crate) enum Command {
     Risk(risk::Risk),
     /// Run an agent with a capability of its own, revoked when it ends
     Run(run::Run),
+    /// OpenClaw, or another image, in a container that reaches the gateway and nothing else
+    Launch(launch::Launch),
+    /// Run a command in a sandbox or a container, where this program put itself
+    #[command(hide = true)]
+    Inside(inside::Inside),
     /// Print the variables that point an agent's SDKs at the gateway
     Env(env::Env),
     /// Tell an agent, in its own files, where the gateway is, with a capability in the place of its key
@@ -149,6 +156,8 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Canary(command) => done(command.run(app)),
         Command::Risk(command) => done(command.run(app)),
         Command::Run(command) => command.run(app),
+        Command::Launch(command) => command.run(app),
+        Command::Inside(command) => command.run(app),
         Command::Env(command) => done(command.run(app)),
         Command::Setup(command) => command.run(app),
         Command::Scan(command) => command.run(app),

@@ -1,9 +1,7 @@
 //! `run`: an agent with a capability of its own, from its start to its end.
 
 use std::fmt;
-use std::io::IsTerminal;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode};
 
 use clap::Args;
 use gateway::RunLock;
@@ -11,19 +9,20 @@ use gateway::catalogue::Provider;
 use gateway::config::Config;
 use gateway::home::make_private_dir;
 use policy::{AgentName, CapabilityId, NanoUsd};
-use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use storage::{LogFilter, LogOrder, LoggedRequest, Store};
 
 use crate::agents::{self, CLAUDE_HEADERS, Wiring};
 use crate::app::{App, now_us};
+use crate::child;
 use crate::commands::agent::{
     BudgetArgs, Grant, RateArgs, ScopeArgs, mint_token, new_token, parse_agent, parse_ttl,
 };
 use crate::commands::canary;
 use crate::commands::env::{Variables, served};
-use crate::failure::{Exit, Failure};
+use crate::commands::inside;
+use crate::failure::Failure;
+use crate::sandbox::{self, Sandbox, SandboxArgs};
 
 /// How many rows of the log are read at a time.
 const BATCH: u32 = 1_000;
@@ -46,6 +45,8 @@ pub(crate) struct Run {
     /// that prints its environment shows it too
     #[arg(long)]
     decoy: bool,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
     /// The command, after `--`
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<String>,
@@ -63,10 +64,11 @@ impl Run {
         }
         let providers: Vec<&Provider> =
             providers.iter().filter_map(|name| config.provider(name)).map(AsRef::as_ref).collect();
+        let sandbox = self.sandbox.prepare(app, &address)?;
+        let address = sandbox.as_ref().map_or(address, Sandbox::address);
         let begin = app.store()?.latest_seq()?;
         // Before there is a capability: from here on no signal ends us before it is revoked.
-        let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
-            .map_err(|error| Failure::failed("watch for signals", &error))?;
+        let signals = child::signals()?;
         let (rate, budgets) = (self.rate.limit(), self.budget.parse()?);
         let grant = Grant { scope, ttl: Some(ttl), rate, budgets, note: None, is_run: true };
         let token = new_token()?;
@@ -81,7 +83,9 @@ impl Run {
         variables.keep_headers(std::env::var(CLAUDE_HEADERS).ok().as_deref());
         variables.note_rest(app);
         let decoy = self.add_decoy(app, &agent, token.id, &mut variables);
-        let outcome = decoy.and_then(|()| self.run_child(&config, &variables, &arguments, signals));
+        let sandbox = sandbox.map(|sandbox| (sandbox, token.id));
+        let command = self.command(&config, &variables, &arguments);
+        let outcome = decoy.and_then(|()| run_child(app, command, sandbox, signals));
         let revoked =
             app.store().and_then(|mut store| Ok(store.end_run(token.id, "its run ended", now_us())?));
         if revoked.is_ok() {
@@ -127,28 +131,13 @@ impl Run {
         started.arguments
     }
 
-    /// The command from its start to its end.
-    fn run_child(
-        &self,
-        config: &Config,
-        variables: &Variables,
-        arguments: &[String],
-        mut signals: Signals,
-    ) -> Result<ExitCode, Failure> {
-        if let Some(signal) = signals.pending().next() {
-            // It came before there was a child to pass it to.
-            return Ok(exit_code_of_signal(signal));
-        }
-        wait(self.spawn(config, variables, arguments)?, signals).map(exit_code)
-    }
-
     fn command_name(&self) -> &str {
         let program = self.command.first().map_or("agent", String::as_str);
         program.rsplit('/').next().unwrap_or(program)
     }
 
-    /// Starts the command with the gateway's variables and without any real key of a known provider.
-    fn spawn(&self, config: &Config, variables: &Variables, arguments: &[String]) -> Result<Child, Failure> {
+    /// The command with the gateway's variables and without any real key of a known provider.
+    fn command(&self, config: &Config, variables: &Variables, arguments: &[String]) -> Command {
         let mut command = Command::new(&self.command[0]);
         command.args(arguments).args(&self.command[1..]);
         for variable in variables.real_keys(config) {
@@ -158,40 +147,26 @@ impl Run {
             command.env_remove(variable);
         }
         command.envs(&variables.set);
-        command.spawn().map_err(|error| {
-            let message = format!("cannot run `{}`: {error}", self.command[0]);
-            Failure::new(Exit::Failed, "cannot_run", message)
-        })
+        command
     }
 }
 
-/// Waits for the child and passes on the signals that would have ended us.
-fn wait(mut child: Child, signals: Signals) -> Result<ExitStatus, Failure> {
-    let handle = signals.handle();
-    let pid = Pid::from_child(&child);
-    let forwarding = std::thread::spawn(move || forward(signals, pid));
-    let status = child.wait().map_err(|error| Failure::failed("wait for the command", &error));
-    handle.close();
-    // The thread only forwards signals; there is nothing it could report.
-    let _ = forwarding.join();
-    status
-}
-
-/// Passes signals on to the child. What is typed at a terminal (`^C`, `^\`) its driver sends to everybody in the
-/// foreground, the child included, who must not get it twice; without a terminal only we get it.
-fn forward(mut signals: Signals, child: Pid) {
-    let has_terminal = std::io::stdin().is_terminal();
-    for signal in signals.forever() {
-        let passed = match signal {
-            SIGTERM => Signal::TERM,
-            SIGHUP => Signal::HUP,
-            SIGINT if !has_terminal => Signal::INT,
-            SIGQUIT if !has_terminal => Signal::QUIT,
-            _ => continue,
-        };
-        // A child that is gone needs no signal.
-        let _ = kill_process(child, passed);
+/// The command from its start to its end.
+fn run_child(
+    app: &App,
+    mut command: Command,
+    sandbox: Option<(Sandbox, CapabilityId)>,
+    mut signals: Signals,
+) -> Result<ExitCode, Failure> {
+    if let Some(code) = child::ended_before(&mut signals) {
+        // The signal came before there was a child to pass it to.
+        return Ok(code);
     }
+    let Some((sandbox, run)) = sandbox else {
+        return child::wait(inside::spawn(&mut command)?, signals, child::to_child);
+    };
+    let (child, _door) = sandbox.spawn(app, run, &command)?;
+    child::wait(child, signals, sandbox::pass)
 }
 
 /// One line on what the run cost.
@@ -248,18 +223,6 @@ impl fmt::Display for Sums {
         }
         Ok(())
     }
-}
-
-/// The child's exit code; a signal is told the way shells do.
-fn exit_code(status: ExitStatus) -> ExitCode {
-    match (status.code(), status.signal()) {
-        (None, Some(signal)) => exit_code_of_signal(signal),
-        (code, _) => ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)),
-    }
-}
-
-fn exit_code_of_signal(signal: i32) -> ExitCode {
-    ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ impl Start {
             vault,
             predecessor: if self.take_over { Some(link_to_predecessor()?) } else { None },
             successor_args: self.successor_args(app),
+            watch_args: watch_args(app),
             is_detached: self.background,
         };
         Ok(serve(options, |serving| {
@@ -226,7 +227,7 @@ pub(crate) fn start_detached(app: &App, source: Option<&Source>) -> Result<(), F
 }
 
 /// The line with which a child says that it serves.
-fn wait_until_it_serves(mut child: Child, patience: Duration) -> Result<Value, Failure> {
+pub(crate) fn wait_until_it_serves(mut child: Child, patience: Duration) -> Result<Value, Failure> {
     let (sender, receiver) = mpsc::sync_channel(1);
     if let Some(pipe) = child.stdout.take() {
         std::thread::spawn(move || {
@@ -253,9 +254,16 @@ fn end_for_its_silence(mut child: Child, patience: Duration) -> Failure {
 const KILLED: &str = "the kill switch is on; nothing is served until `tokfence unkill`";
 
 /// The home and the configuration, as every process of this daemon is told them.
-fn daemon_args(app: &App) -> Vec<OsString> {
+pub(crate) fn daemon_args(app: &App) -> Vec<OsString> {
     let (home, config) = (app.home.dir().as_os_str(), app.config_path.as_os_str());
     vec!["--home".into(), home.to_owned(), "--config".into(), config.to_owned()]
+}
+
+/// With what the daemon has accounts looked at.
+fn watch_args(app: &App) -> Vec<OsString> {
+    let mut args = daemon_args(app);
+    args.extend(["--json", "watch", "--once", "--for-daemon"].map(OsString::from));
+    args
 }
 
 /// The socket at whose other end the running daemon is.

@@ -37,6 +37,10 @@ mod panics;
 mod run;
 mod setup;
 mod scan;
+#[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(target_os = "linux")]
+mod launch;
 mod canary;
 mod notifications;
 mod watch;

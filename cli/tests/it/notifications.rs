@@ -1,10 +1,13 @@
 //! What the owner is told, and that nobody waits for whom it is told to.
 
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, Mock, Request, Setup, answer_with, eventually};
+use crate::support::{Gateway, Home, Mock, Request, Setup, answer_with, eventually};
 
 const CHAT: &str = "/openai/v1/chat/completions";
 
@@ -54,6 +57,20 @@ fn budgets_and_risk_are_posted_to_the_address_of_the_owner() {
     assert!(!told.to_string().contains(decoy), "{told}");
 }
 
+/// A `notify-send` that writes down with what it was called, a line each time: a search path on which it comes first, and
+/// the file.
+#[cfg(target_os = "linux")]
+pub(crate) fn notify_send(home: &Home) -> (OsString, PathBuf) {
+    let (folder, shown) = (home.file("desktop"), home.file("shown"));
+    std::fs::create_dir(&folder).unwrap();
+    let program = folder.join("notify-send");
+    std::fs::write(&program, format!("#!/bin/sh\necho \"$@\" >> {}\n", shown.display())).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&path))).unwrap();
+    (path, shown)
+}
+
 /// An answer of ninety tokens.
 fn answer() -> Vec<u8> {
     let usage = json!({ "prompt_tokens": 80, "completion_tokens": 10, "total_tokens": 90 });
@@ -77,6 +94,38 @@ fn an_address_that_never_answers_holds_up_no_request_and_no_stop() {
     gateway.ask(question("hello")).expect(200);
     gateway.run(["stop"]).expect(0);
     assert!(since.elapsed() < Duration::from_secs(9), "{:?}", since.elapsed());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn budgets_and_risk_are_shown_on_the_desktop() {
+    let tables = "[notifications]\ndesktop = true\n".to_owned();
+    let mut gateway = Gateway::start_with(&Setup { tables, ..Setup::default() });
+    gateway.run(["stop"]).expect(0);
+    let (path, shown) = notify_send(&gateway.home);
+    gateway.start_again_as(|command| command.env("PATH", path));
+    let notes = |count: usize| {
+        eventually("a note on the desktop", || {
+            let notes = std::fs::read_to_string(&shown).ok()?;
+            (notes.lines().count() >= count).then_some(notes)
+        })
+    };
+    gateway.run(["budget", "set", "agent:tester", "100 tokens", "daily"]).expect(0);
+    gateway.ask(question("hello").script(&gateway.mock.plays(answer()))).expect(200);
+    assert_eq!(
+        notes(1),
+        "--app-name tokfence --urgency normal -- tokfence: 90 % of the budget agent:tester/daily/tokens is spent \
+         (90 tokens of 100 tokens)\n"
+    );
+    gateway.run(["budget", "clear", "agent:tester"]).expect(0);
+    let decoy = gateway.run(["--json", "canary", "add", "spare", "--kind", "decoy"]).expect(0).json();
+    gateway.ask(question(decoy["value"].as_str().unwrap())).expect_refusal(403, "secret_in_request");
+    let notes = notes(2);
+    let second = notes.lines().nth(1).unwrap();
+    assert!(
+        second.starts_with("--app-name tokfence --urgency critical -- tokfence: the agent `tester` is RED"),
+        "{second}"
+    );
 }
 
 #[test]

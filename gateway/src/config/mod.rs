@@ -25,7 +25,7 @@ pub use prices::{PriceOrigin, Prices, PricesError, embedded_prices};
 pub use reader::{Fault, parse_duration};
 use reader::{Reader, Section, boolean, duration, integer, size, text, texts};
 pub use risk::Risk;
-pub use watch::WatchScope;
+pub use watch::{Watch, WatchScope};
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -46,8 +46,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// What follows from what is seen.
     pub risk: Risk,
-    /// Whose use `watch` compares with the log, by provider.
-    pub watch: HashMap<ProviderId, WatchScope>,
+    /// How accounts are looked at.
+    pub watch: Watch,
     /// Every provider, built in or configured, by name; aliases are names of their own.
     pub providers: HashMap<ProviderId, std::sync::Arc<Provider>>,
     /// Old or needless keys that were read, and what replaced them.

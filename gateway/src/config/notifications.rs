@@ -48,6 +48,14 @@ impl OutboundUrl {
         Ok(Self { url, origin })
     }
 
+    /// Reads an address of the configuration; an empty one is none.
+    pub(super) fn read(value: &toml_edit::Value) -> Result<Option<Self>, String> {
+        match text(value)?.as_str() {
+            "" => Ok(None),
+            url => Self::parse(url).map(Some),
+        }
+    }
+
     /// The whole address.
     pub fn url(&self) -> &Uri {
         &self.url
@@ -86,10 +94,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Notificat
     let mut section = reader.section(root, "notifications");
     let percent = reader.value(&mut section, "budget_warning_percent", |value| integer(value, 0, 100));
     let command = reader.value(&mut section, "command", texts);
-    let webhook = reader.value(&mut section, "webhook", |value| match text(value)?.as_str() {
-        "" => Ok(None),
-        url => OutboundUrl::parse(url).map(Some),
-    });
+    let webhook = reader.value(&mut section, "webhook", OutboundUrl::read);
     let desktop = reader.value(&mut section, "desktop", boolean);
     reader.finish(section);
     Notifications {

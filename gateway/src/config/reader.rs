@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
     /// Reports every key of the section that nobody asked for.
     pub(super) fn finish(&mut self, section: Section<'_>) {
         let Some(table) = section.table else { return };
-        for (key, _) in table.iter().filter(|(key, _)| !section.taken.iter().any(|taken| taken == key)) {
+        for key in section.untaken() {
             let span = table.key(key).and_then(toml_edit::Key::span);
             let closest = section.taken.iter().find(|taken| is_close(taken, key));
             let message = match closest {
@@ -137,6 +137,11 @@ impl<'a> Section<'a> {
 
     pub(super) fn keys(&self) -> Vec<&'a str> {
         self.table.into_iter().flat_map(|table| table.iter().map(|(key, _)| key)).collect()
+    }
+
+    /// The keys that nobody asked for yet.
+    pub(super) fn untaken(&self) -> Vec<&'a str> {
+        self.keys().into_iter().filter(|key| !self.taken.iter().any(|taken| taken == key)).collect()
     }
 }
 

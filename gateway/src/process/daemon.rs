@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use policy::{CanaryKind, Map, ProviderId, Revocation, Risk, Rules, Subject, Time
 use vault::{Entry, EntryKind, RecoveryCode, Secret, Unlock, Vault};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, ConfigError, Prices, PricesError};
+use crate::config::{Config, ConfigError, Prices, PricesError, Watch};
 use crate::fence::Watched;
 use crate::overview::{self, InFlight, LogView, Overview};
 use crate::process::control::{Command, DaemonStatus, RateStatus, Reply, Revoked, RiskStatus, UnlockWith};
@@ -80,6 +81,8 @@ pub(crate) struct Daemon {
     vault: Mutex<Option<Vault>>,
     /// Whom it took over from, for as long as that one answers what it had accepted.
     predecessor: Mutex<Option<Predecessor>>,
+    /// Whether another process has taken this one's place.
+    is_succeeded: AtomicBool,
 }
 
 /// Where a daemon has its files and serves.
@@ -128,6 +131,7 @@ impl Daemon {
             reloading: Mutex::new(()),
             vault: Mutex::new(vault),
             predecessor: Mutex::new(None),
+            is_succeeded: AtomicBool::new(false),
         };
         daemon.publish_keys(&lock(&daemon.vault));
         daemon
@@ -166,7 +170,23 @@ impl Daemon {
         passed
     }
 
-    /// The key of the vault, unless it is locked, for the process that takes this one's place.
+    /// What the configuration says about looking at accounts, unless another process has taken this one's place.
+    pub(super) fn account_settings(&self) -> Option<Watch> {
+        let is_last = !self.is_succeeded.load(Ordering::Relaxed);
+        is_last.then(|| self.shared.snapshot.load().config.watch.clone())
+    }
+
+    /// From here on the daemon is another process, and this one only ends what it began.
+    pub(super) fn give_way(&self) {
+        self.is_succeeded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the keys are not there.
+    pub(super) fn is_locked(&self) -> bool {
+        self.shared.is_locked()
+    }
+
+    /// The key of the vault, unless it is locked, for a process that acts in this one's place.
     pub(super) fn data_key(&self) -> Option<Secret<[u8; 32]>> {
         lock(&self.vault).as_ref().map(Vault::data_key)
     }
@@ -381,7 +401,7 @@ impl Daemon {
                 .map(|(signal, count)| (signal.to_string(), count))
                 .collect(),
             started_at_us: self.started_at,
-            in_flight: self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed)
+            in_flight: self.shared.in_flight.load(Ordering::Relaxed)
                 + before.map_or(0, |(_, in_flight)| in_flight),
             providers,
             passthrough: self.shared.snapshot.load().config.passthrough_providers(),

@@ -6,6 +6,7 @@ pub(crate) mod runs;
 pub(crate) mod notify;
 pub mod outbound;
 pub(crate) mod daemon;
+mod accounts;
 mod bound;
 mod service;
 mod control_server;

@@ -106,6 +106,7 @@ impl Running {
 
     /// Answers what was accepted before, and does what the successor passes on.
     async fn outlive(&mut self, successor: Successor, grace: Duration) {
+        self.daemon.give_way();
         let stop = obey(successor, self.daemon.clone());
         let (service, daemon) = (&self.service, &self.daemon);
         tokio::select! {

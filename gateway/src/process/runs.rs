@@ -72,6 +72,8 @@ pub fn end_dead_runs<E>(home: &Home, mut end: impl FnMut(CapabilityId) -> Result
             continue;
         }
         end(id)?;
+        // The way that a sandbox had to the gateway; most runs have none.
+        let _ = fs::remove_file(entry.path().with_extension("sock"));
         // While the lock is held: a run that is about to begin then notices that its file is gone.
         let _ = fs::remove_file(entry.path());
         ended += 1;
@@ -157,11 +159,15 @@ mod tests {
             RunLock::take(&home, id(3)).unwrap(),
         );
         fs::write(home.control_dir().join("run-short.lock"), "").unwrap();
+        for way in [id(1), id(2)] {
+            fs::write(home.control_dir().join(format!("run-{way}.sock")), "").unwrap();
+        }
         fs::write(home.control_socket(), "").unwrap();
         over.release().unwrap();
         drop(dead);
         assert_eq!(look(&home), [id(2)]);
         assert_eq!(look(&home), []);
+        assert!(home.control_dir().join(format!("run-{}.sock", id(1))).exists(), "its run lives");
         drop(alive);
         assert_eq!(look(&home), [id(1)]);
         assert_eq!(files(&home), 2);

@@ -19,6 +19,7 @@ use vault::Vault;
 
 use crate::caller::listen::ListenError;
 use crate::config::{Config, ConfigError};
+use crate::process::accounts;
 use crate::process::bound::Bound;
 use crate::process::daemon::{Daemon, DaemonError, Place, load_snapshot};
 use crate::process::handover::Predecessor;
@@ -52,6 +53,9 @@ pub struct ServeOptions {
     pub predecessor: Option<UnixStream>,
     /// With which arguments a successor is started; it finds its predecessor at its standard input.
     pub successor_args: Vec<OsString>,
+    /// With which arguments accounts are looked at, by a process that is given the vault's key at its standard input;
+    /// without any the daemon never looks.
+    pub watch_args: Vec<OsString>,
     /// Whether there is no terminal and no supervisor that reads what a successor writes.
     pub is_detached: bool,
 }
@@ -59,7 +63,15 @@ pub struct ServeOptions {
 impl ServeOptions {
     /// A daemon that takes nobody's place, and in whose place nobody comes.
     pub fn new(home: Home, config_path: PathBuf, vault: Option<Vault>) -> Self {
-        Self { home, config_path, vault, predecessor: None, successor_args: Vec::new(), is_detached: false }
+        Self {
+            home,
+            config_path,
+            vault,
+            predecessor: None,
+            successor_args: Vec::new(),
+            watch_args: Vec::new(),
+            is_detached: false,
+        }
     }
 }
 
@@ -272,7 +284,7 @@ async fn run(
         predecessor.tell_serving()?;
         daemon.follow(predecessor);
     }
-    let watching = watch(&daemon);
+    let watching = watch(&daemon, options.watch_args);
     on_serving(&Serving { address, socket, state: shared.health(), is_locked: shared.is_locked(), notes });
     let ours = Ours { lock, bound, args: options.successor_args, is_detached: options.is_detached };
     let names = running.until_end(ours, config.daemon.upgrade_grace).await?;
@@ -287,8 +299,9 @@ async fn run(
 }
 
 /// What a daemon does without being asked.
-fn watch(daemon: &Arc<Daemon>) -> [JoinHandle<()>; 3] {
+fn watch(daemon: &Arc<Daemon>, watch_args: Vec<OsString>) -> [JoinHandle<()>; 4] {
     [
+        tokio::spawn(accounts::watch(daemon.clone(), watch_args)),
         tokio::spawn(watch_for_changes(daemon.clone())),
         tokio::spawn(runs::watch(daemon.clone())),
         tokio::spawn(tell_warnings(daemon.clone())),

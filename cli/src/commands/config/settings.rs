@@ -93,7 +93,7 @@ fn general(config: &Config) -> [(&'static str, &'static str, Value); 30] {
         ("notifications", "budget_warning_percent", json!(notifications.budget_warning_percent)),
         ("notifications", "command", json!(notifications.command)),
         // All but its origin may be a credential.
-        ("notifications", "webhook", json!(webhook(notifications.webhook.as_ref()))),
+        ("notifications", "webhook", json!(shown_url(notifications.webhook.as_ref()))),
         ("notifications", "desktop", json!(notifications.desktop)),
     ]
 }
@@ -116,9 +116,25 @@ fn of_risk(config: &Config, document: &DocumentMut) -> Vec<Setting> {
     std::iter::once(initial).chain(signals).collect()
 }
 
-/// Which part of each account is ours, where the file says so.
+/// How accounts are looked at, and which part of each is ours where the file says so.
 fn of_watch(config: &Config, document: &DocumentMut) -> Vec<Setting> {
-    let mut scopes: Vec<_> = config.watch.iter().collect();
+    let watch = &config.watch;
+    let general = [
+        ("enabled", json!(watch.enabled)),
+        ("interval", time(watch.interval)),
+        ("period", time(watch.period)),
+        ("idle_window", time(watch.idle_window)),
+        ("threshold_usd", json!(watch.threshold_usd.to_string())),
+        ("threshold_tokens", json!(watch.threshold_tokens)),
+        ("threshold_requests", json!(watch.threshold_requests)),
+        ("auto_revoke", json!(watch.auto_revoke)),
+    ];
+    let general = general.map(|(key, value)| Setting {
+        key: format!("watch.{key}"),
+        value,
+        is_in_file: document.get("watch").and_then(|table| table.get(key)).is_some(),
+    });
+    let mut scopes: Vec<_> = watch.scopes.iter().collect();
     scopes.sort_by_key(|(provider, _)| provider.as_str());
     let of_scope = |(provider, scope): (&ProviderId, &WatchScope)| {
         let table = document.get("watch").and_then(|table| table.get(provider.as_str()));
@@ -127,6 +143,8 @@ fn of_watch(config: &Config, document: &DocumentMut) -> Vec<Setting> {
             ("api_key_ids", json!(scope.api_key_ids)),
             ("project_ids", json!(scope.project_ids)),
             ("models", json!(models)),
+            // It may hold a credential, as the webhook's may.
+            ("usage_endpoint", json!(shown_url(scope.usage_endpoint.as_ref()))),
         ];
         lists.map(|(key, value)| Setting {
             key: format!("watch.{provider}.{key}"),
@@ -134,7 +152,7 @@ fn of_watch(config: &Config, document: &DocumentMut) -> Vec<Setting> {
             is_in_file: table.is_some_and(|table| table.get(key).is_some()),
         })
     };
-    scopes.into_iter().flat_map(of_scope).collect()
+    general.into_iter().chain(scopes.into_iter().flat_map(of_scope)).collect()
 }
 
 fn of_provider(provider: &Provider) -> [(&'static str, Value); 11] {
@@ -156,8 +174,8 @@ fn of_provider(provider: &Provider) -> [(&'static str, Value); 11] {
     ]
 }
 
-fn webhook(webhook: Option<&OutboundUrl>) -> String {
-    webhook.map_or_else(String::new, ToString::to_string)
+fn shown_url(url: Option<&OutboundUrl>) -> String {
+    url.map_or_else(String::new, ToString::to_string)
 }
 
 fn reserve(reserve: Reserve) -> &'static str {

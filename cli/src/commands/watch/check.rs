@@ -77,7 +77,7 @@ impl<'a> Checker<'a> {
     fn check_provider(&mut self, config: &Config, provider: &Provider) -> Result<ProviderReport, Failure> {
         let now = now_us();
         let id = &provider.id;
-        let scope = config.watch.get(id).cloned().unwrap_or_default();
+        let scope = config.watch.scopes.get(id).cloned().unwrap_or_default();
         let windows = Windows::at(now, self.settings.period, self.earliest(id, now)?);
         let mut report = ProviderReport::new(id.clone());
         let account = match Account::of(id, self.settings) {

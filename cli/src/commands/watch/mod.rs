@@ -10,16 +10,20 @@ mod report;
 mod source;
 mod windows;
 
+use std::io::{self, Read};
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use gateway::config::{OutboundUrl, parse_duration};
+use gateway::config::{self, Config, OutboundUrl, parse_duration};
 use policy::reconcile::Limits;
 use policy::{NanoUsd, ProviderId};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use vault::{Secret, Vault};
+use zeroize::Zeroizing;
 
 use crate::app::App;
 use crate::commands::start::leave_ignored_variables;
@@ -39,30 +43,34 @@ pub(crate) struct Watch {
     /// Only this provider; again for further ones
     #[arg(long, value_name = "P", value_delimiter = ',')]
     provider: Vec<String>,
-    /// How far back is compared, at least an hour
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = period)]
-    period: Duration,
-    /// How long to wait between two looks, at least ten seconds
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = interval)]
-    interval: Duration,
-    /// Use is found that has nothing in the log for so long before and after it, at least a minute
-    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = idle_window)]
-    idle_window: Duration,
-    /// So much more money than in the log is no finding
-    #[arg(long, value_name = "N", default_value = "1.00")]
-    threshold_usd: NanoUsd,
-    /// So many more tokens
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    threshold_tokens: u64,
-    /// So many more requests
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threshold_requests: u64,
+    /// How far back is compared, at least an hour [default: watch.period, 24h]
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    period: Option<Duration>,
+    /// How long to wait between two looks, at least ten seconds [default: watch.interval, 15m]
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    interval: Option<Duration>,
+    /// Use is found that has nothing in the log for so long before and after it, at least a minute [default:
+    /// watch.idle_window, 30m]
+    #[arg(long, value_name = "TIME", value_parser = idle_window)]
+    idle_window: Option<Duration>,
+    /// So much more money than in the log is no finding [default: watch.threshold_usd, 1.00]
+    #[arg(long, value_name = "N")]
+    threshold_usd: Option<NanoUsd>,
+    /// So many more tokens [default: watch.threshold_tokens, 1000]
+    #[arg(long, value_name = "N")]
+    threshold_tokens: Option<u64>,
+    /// So many more requests [default: watch.threshold_requests, 1]
+    #[arg(long, value_name = "N")]
+    threshold_requests: Option<u64>,
     /// Where a provider's use is told, in the form of docs/watch.md: https, or http on this machine
     #[arg(long, value_name = "P=URL")]
     usage_endpoint: Vec<String>,
     /// Revoke a provider when something new is found
     #[arg(long)]
     auto_revoke: bool,
+    /// Look for the daemon, which hands the vault's key over at standard input and closes it when the look must end
+    #[arg(long, hide = true, requires = "once")]
+    for_daemon: bool,
 }
 
 /// Everything that was typed, as what it means.
@@ -76,21 +84,21 @@ struct Settings {
 }
 
 fn period(text: &str) -> Result<Duration, String> {
-    span(text, Duration::from_secs(60 * 60), Duration::from_secs(31 * 24 * 60 * 60))
+    span(text, &config::Watch::PERIODS)
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    span(text, Duration::from_secs(10), Duration::from_secs(7 * 24 * 60 * 60))
+    span(text, &config::Watch::INTERVALS)
 }
 
 fn idle_window(text: &str) -> Result<Duration, String> {
-    span(text, Duration::from_secs(60), Duration::from_secs(7 * 24 * 60 * 60))
+    span(text, &config::Watch::IDLE_WINDOWS)
 }
 
-fn span(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
+fn span(text: &str, spans: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let span = parse_duration(text).ok_or_else(|| "a time such as 30m or 24h is meant".to_owned())?;
-    if span < min || span > max {
-        return Err(format!("must be from {}s to {}s", min.as_secs(), max.as_secs()));
+    if !spans.contains(&span) {
+        return Err(format!("must be from {}s to {}s", spans.start().as_secs(), spans.end().as_secs()));
     }
     Ok(span)
 }
@@ -98,19 +106,22 @@ fn span(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
 impl Watch {
     pub(crate) fn run(self, app: &App) -> Result<ExitCode, Failure> {
         leave_ignored_variables()?;
-        let settings = self.settings(app)?;
+        let config = app.config()?;
+        let settings = self.settings(app, &config)?;
+        let interval = self.interval.unwrap_or(config.watch.interval);
         let is_over = Arc::new(AtomicBool::new(false));
         if !self.once {
             listen(&is_over)?;
         }
-        let mut checker = Checker::new(app, &settings, unlock::open(app)?, is_over.clone())?;
+        let vault = if self.for_daemon { vault_of_daemon(app)? } else { unlock::open(app)? };
+        let mut checker = Checker::new(app, &settings, vault, is_over.clone())?;
         let mut report = checker.check()?;
         if self.once {
             app.output.data(&report.document(), || report.text());
             return Ok(report.exit_code());
         }
         app.output.line(&report.document(), || report.text());
-        while wait(self.interval, &is_over) {
+        while wait(interval, &is_over) {
             match checker.check() {
                 // One that was interrupted has not looked at everything.
                 Ok(_) if is_over.load(Ordering::Relaxed) => break,
@@ -126,33 +137,54 @@ impl Watch {
         Ok(if report.findings() > 0 { report.exit_code() } else { ExitCode::SUCCESS })
     }
 
-    fn settings(&self, app: &App) -> Result<Settings, Failure> {
-        let config = app.config()?;
-        let endpoints = self.usage_endpoint.iter().map(|text| {
+    /// What was typed, and for the rest what the configuration says.
+    fn settings(&self, app: &App, config: &Config) -> Result<Settings, Failure> {
+        let typed = self.usage_endpoint.iter().map(|text| {
             let (name, url) = text.split_once('=').ok_or_else(|| {
                 Failure::usage(format!("`{}` is not P=URL", text.escape_debug()))
                     .with_hint("--usage-endpoint groq=https://usage.example.com/groq")
             })?;
-            let provider = app.provider(&config, name)?;
+            let provider = app.provider(config, name)?;
             let url = OutboundUrl::parse(url);
             let url =
                 url.map_err(|error| Failure::usage(format!("the endpoint of `{provider}`: {error}")))?;
             Ok((provider, url))
         });
-        let providers = self.provider.iter().map(|name| app.provider(&config, name));
+        let watch = &config.watch;
+        let configured = watch
+            .scopes
+            .iter()
+            .filter_map(|(provider, scope)| Some(Ok((provider.clone(), scope.usage_endpoint.clone()?))));
+        let providers = self.provider.iter().map(|name| app.provider(config, name));
+        let idle_window = self.idle_window.unwrap_or(watch.idle_window);
         Ok(Settings {
-            endpoints: endpoints.collect::<Result<_, Failure>>()?,
+            // The first of a provider counts.
+            endpoints: typed.chain(configured).collect::<Result<_, Failure>>()?,
             providers: providers.collect::<Result<_, _>>()?,
-            period: self.period,
+            period: self.period.unwrap_or(watch.period),
             limits: Limits {
-                requests: self.threshold_requests,
-                tokens: self.threshold_tokens,
-                cost: self.threshold_usd,
-                idle_us: i64::try_from(self.idle_window.as_micros()).unwrap_or(i64::MAX),
+                requests: self.threshold_requests.unwrap_or(watch.threshold_requests),
+                tokens: self.threshold_tokens.unwrap_or(watch.threshold_tokens),
+                cost: self.threshold_usd.unwrap_or(watch.threshold_usd),
+                idle_us: i64::try_from(idle_window.as_micros()).unwrap_or(i64::MAX),
             },
-            auto_revoke: self.auto_revoke,
+            auto_revoke: self.auto_revoke || watch.auto_revoke,
         })
     }
+}
+
+/// The vault, with the key that the daemon writes to standard input. When that ends, so does this process: the daemon
+/// is gone, or has been locked.
+fn vault_of_daemon(app: &App) -> Result<Vault, Failure> {
+    let mut key = Zeroizing::new([0; 32]);
+    let read = io::stdin().read_exact(&mut *key);
+    read.map_err(|error| Failure::failed("read the key of the daemon", &error))?;
+    std::thread::spawn(|| {
+        // Nothing more comes; whatever ends the wait ends the right to go on.
+        let _ = io::stdin().read(&mut [0]);
+        std::process::exit(i32::from(Exit::Failed as u8));
+    });
+    Ok(Vault::open_with_data_key(&app.home.vault(), &Secret::new(*key))?)
 }
 
 /// The first signal ends the watch when the present look is over, the second at once.

@@ -351,7 +351,13 @@ impl Gateway {
     /// Starts the daemon again after it ended.
     #[track_caller]
     pub(crate) fn start_again(&mut self) {
-        let serving = self.home.run(["--json", "start", "-d"]).expect(0).json();
+        self.start_again_as(|command| command);
+    }
+
+    /// The same, with something about the command that starts it.
+    #[track_caller]
+    pub(crate) fn start_again_as(&mut self, change: impl FnOnce(Command) -> Command) {
+        let serving = change(self.home.command(["--json", "start", "-d"])).run().expect(0).json();
         self.address = serving["address"].as_str().unwrap().parse().unwrap();
     }
 
