@@ -19,6 +19,7 @@ pub(crate) mod provider;
 pub(crate) mod log;
 pub(crate) mod stats;
 pub(crate) mod watch;
+pub(crate) mod dashboard;
 pub(crate) mod pricing;
 pub(crate) mod audit;
 pub(crate) mod config;
@@ -93,6 +94,8 @@ pub(crate) enum Command {
     Log(log::Log),
     /// Sums over the log
     Stats(stats::Stats),
+    /// Print, or open, a link to the dashboard: what happens now, what happened, and the switches, in your browser
+    Dashboard(dashboard::Dashboard),
     /// Compare what providers report of their accounts with the log, to find a stolen key
     Watch(watch::Watch),
     /// Prices of models
@@ -137,6 +140,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Provider(command) => done(command.run(app)),
         Command::Log(command) => done(command.run(app)),
         Command::Stats(command) => done(command.run(app)),
+        Command::Dashboard(command) => done(command.run(app)),
         Command::Watch(command) => command.run(app),
         Command::Pricing(command) => done(command.run(app)),
         Command::Audit(command) => command.run(app),
