@@ -130,7 +130,7 @@ def prepare(home):
     """Something of everything: a budget, requests of known and of unknown price, refusals, evidence."""
     tokens = {name: home.mint(name) for name in ("builder", "reviewer")}
     narrow = home._json("agent", "mint", "narrow", "--model", "gpt-5*")["token"]
-    home._tokfence("budget", "set", "global", "50", "daily")
+    home._tokfence("budget", "set", "agent:narrow", "50000 tokens", "weekly")
     home._tokfence("budget", "set", "agent:builder", "1.2", "daily")
     for agent, model, times in (("builder", "gpt-4o-mini", 2), ("reviewer", "gpt-4o", 3)):
         for _ in range(times):
@@ -153,8 +153,8 @@ def check_shown(page, home):
     expect(page.evaluate("location.href.includes('#')") is False, "the secret stays in the address")
     page.until(shows(page, "#state", "serving"), "that it serves")
     page.until(shows(page, "#live", "stream"), "the stream")
-    row = text_of(page, "#live tbody tr")
-    expect("reviewer" in row and "onerror" in row, f"the model is not shown as text: {row}")
+    rows = text_of(page, "#live tbody")
+    expect("reviewer" in rows and "onerror" in rows, f"the model is not shown as text: {rows}")
     first = page.evaluate("Number(document.querySelector('#live td:nth-child(5)').innerText.replace(/\\D/g, ''))")
     page.until(f"Number(document.querySelector('#live td:nth-child(5)').innerText.replace(/\\D/g, '')) > {first}", "how tokens grow")
     page.until(shows(page, "#budgets", "agent:builder/daily"), "the budget")

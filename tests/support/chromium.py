@@ -35,8 +35,8 @@ class Chromium:
             f"--user-data-dir={self._profile.name}", "--remote-debugging-pipe", "about:blank",
         ]  # fmt: skip
 
-        # It reads from 3 and writes to 4, whatever their numbers are here.
-        wired = ["sh", "-c", f'exec "$@" 3<&{commands} 4>&{events}', "sh", program, *arguments]
+        # It reads from 3 and writes to 4, whatever their numbers are here; not every `sh` knows numbers of two digits.
+        wired = ["bash", "-c", f'exec "$@" 3<&{commands} 4>&{events}', "bash", program, *arguments]
         self._process = subprocess.Popen(
             wired, pass_fds=(commands, events), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -130,7 +130,8 @@ class Page:
         self._browser._ask("Input.insertText", self._session, text=text)
 
     def look(self, width, height, is_dark=False):
-        """How large the window is, and what its reader likes."""
+        """How large the window is, and what its reader likes. It comes before others, or nothing would be drawn."""
+        self._browser._ask("Page.bringToFront", self._session)
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._browser._ask("Emulation.setDeviceMetricsOverride", self._session, **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}

@@ -38,13 +38,14 @@ function render() {
   setText(kill, overview.killed ? "Serve again" : "Kill");
   kill.className = overview.killed ? "" : "danger";
   setText(byId("today-cost"), usd(today.cost_usd));
-  setText(byId("today-unpriced"), today.unpriced > 0 ? `and ${plural(today.unpriced, "request", "requests")} of unknown price` : "");
+  setText(byId("today-unpriced"), today.unpriced > 0 ? `and ${plural(today.unpriced, "request", "requests")} of unknown price` : `since midnight, ${today.timezone}`);
   setText(byId("today-requests"), count(today.requests));
   setText(byId("today-refused"), `${count(today.refused)} refused, ${count(today.errors)} failed`);
   setText(byId("today-tokens"), count(today.input_tokens + today.output_tokens));
   setText(byId("today-split"), `${count(today.input_tokens)} in, ${count(today.output_tokens)} out`);
   setText(byId("in-flight"), count(overview.in_flight));
-  setText(byId("today-since"), `today is that of ${today.timezone}`);
+  const busy = new Set(overview.requests.map((request) => request.agent)).size;
+  setText(byId("busy"), busy > 0 ? `of ${plural(busy, "agent", "agents")}` : "nobody asks");
   notice(overview.log === "ok" ? null : `The log: ${overview.log}`);
   for (const part of Object.values(show)) part(overview, history);
 }
@@ -90,6 +91,7 @@ function ask(title, text, yes, wantsReason) {
   reason.value = "";
   dialog.returnValue = "";
   dialog.showModal();
+  (wantsReason ? reason : byId("ask-yes")).focus();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes" ? reason.value : null), { once: true });
   });

@@ -3,7 +3,7 @@
 import { el, instant } from "./dom.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 560, HEIGHT = 170, LEFT = 52, BOTTOM = 24, TOP = 12, GAP = 0.22;
+const WIDTH = 560, HEIGHT = 170, LEFT = 60, BOTTOM = 24, TOP = 12, GAP = 0.22;
 
 function shape(name, attributes, text) {
   const element = document.createElementNS(SVG, name);
