@@ -11,7 +11,11 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 macro_rules! asset {
     ($path:literal, $kind:expr, $file:literal) => {
-        Asset { path: concat!("/dashboard/", $path), kind: $kind, text: include_str!(concat!("assets/", $file)) }
+        Asset {
+            path: concat!("/dashboard/", $path),
+            kind: $kind,
+            text: include_str!(concat!("assets/", $file)),
+        }
     };
 }
 

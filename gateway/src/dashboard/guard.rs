@@ -29,7 +29,10 @@ const HEADERS: [(HeaderName, &str); 10] = [
     (header::CACHE_CONTROL, "no-store"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    (
+        HeaderName::from_static("permissions-policy"),
+        "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    ),
     (HeaderName::from_static("x-dns-prefetch-control"), "off"),
     // Places on this listener are few, and a browser would keep what it got.
     (header::CONNECTION, "close"),
@@ -60,7 +63,11 @@ fn check(page: &Arc<Page>, request: &Request) -> Result<(), Refusal> {
     // A page whose name was made to lead here is of this origin to its browser.
     let own = page.address.to_string();
     if only(headers, &header::HOST) != Some(own.as_bytes()) {
-        return Err((StatusCode::FORBIDDEN, "host_not_allowed", "the dashboard is only at the address of its link"));
+        return Err((
+            StatusCode::FORBIDDEN,
+            "host_not_allowed",
+            "the dashboard is only at the address of its link",
+        ));
     }
     let foreign = (StatusCode::FORBIDDEN, "origin_not_allowed", "only the dashboard's own page may do that");
     if !is_of_own_page(headers) && !opens_page(request) {
@@ -76,7 +83,11 @@ fn check(page: &Arc<Page>, request: &Request) -> Result<(), Refusal> {
         return Err(foreign);
     }
     if request.method() == Method::POST && only(headers, &header::CONTENT_TYPE) != Some(b"application/json") {
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media", "the body must be application/json"));
+        return Err((
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media",
+            "the body must be application/json",
+        ));
     }
     Ok(())
 }
@@ -105,7 +116,9 @@ async fn whole(request: Request) -> Result<Request, Response> {
     let (head, body) = request.into_parts();
     match tokio::time::timeout(BODY_PATIENCE, to_bytes(body, BODY_BYTES_MAX)).await {
         Ok(Ok(bytes)) => Ok(Request::from_parts(head, Body::from(bytes))),
-        Ok(Err(_)) => Err(failed(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", "the body is too large")),
+        Ok(Err(_)) => {
+            Err(failed(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", "the body is too large"))
+        }
         Err(_) => Err(failed(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come")),
     }
 }

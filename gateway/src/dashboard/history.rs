@@ -97,7 +97,8 @@ impl Past {
             let rows = store.stats(&query)?.rows.iter().filter_map(sums_of_span).collect();
             Ok(Spans { since: timestamp(since), step_s, count, rows })
         };
-        let query = StatsQuery { since: Some(today), zone: zone.clone(), ..StatsQuery::of(StatsBy::Provider) };
+        let query =
+            StatsQuery { since: Some(today), zone: zone.clone(), ..StatsQuery::of(StatsBy::Provider) };
         Ok(Self {
             read_at: timestamp(now_us()),
             timezone: zone.iana_name().unwrap_or("UTC").to_owned(),
@@ -174,9 +175,19 @@ mod tests {
     #[test]
     fn the_present_hour_and_today_are_the_last_ones() {
         check("2026-11-30T07:42:11Z", "UTC", "2026-11-29T08:00:00.000Z", "2026-11-01T00:00:00.000Z");
-        check("2026-11-30T23:30:00Z", "Europe/Berlin", "2026-11-30T00:00:00.000Z", "2026-11-01T23:00:00.000Z");
+        check(
+            "2026-11-30T23:30:00Z",
+            "Europe/Berlin",
+            "2026-11-30T00:00:00.000Z",
+            "2026-11-01T23:00:00.000Z",
+        );
         check("2026-11-30T07:42:11Z", "Asia/Kolkata", "2026-11-29T08:30:00.000Z", "2026-10-31T18:30:00.000Z");
         // The clocks went back in between.
-        check("2026-10-25T12:00:00Z", "Europe/Berlin", "2026-10-24T13:00:00.000Z", "2026-09-25T22:00:00.000Z");
+        check(
+            "2026-10-25T12:00:00Z",
+            "Europe/Berlin",
+            "2026-10-24T13:00:00.000Z",
+            "2026-09-25T22:00:00.000Z",
+        );
     }
 }

@@ -100,7 +100,10 @@ pub(crate) fn routes(daemon: Arc<Daemon>, address: SocketAddr) -> Router {
         .route("/dashboard/history", get(history))
         .route("/dashboard/risk/{event}", get(explain))
         .route("/dashboard/change", post(change))
-        .route("/dashboard/{*other}", any(async || failed(StatusCode::NOT_FOUND, "not_found", "there is no such page")));
+        .route(
+            "/dashboard/{*other}",
+            any(async || failed(StatusCode::NOT_FOUND, "not_found", "there is no such page")),
+        );
     for asset in assets::ALL {
         let answer = ([(header::CONTENT_TYPE, HeaderValue::from_static(asset.kind))], asset.text);
         routes = routes.route(asset.path, get(async move || answer));
@@ -132,7 +135,9 @@ impl Page {
             .filter_map(|(named, value)| (named == name).then_some(value));
         let token = headers.get(TOKEN).and_then(|token| token.to_str().ok()).unwrap_or_default();
         let found = self.sessions().find(ours, token, self.now());
-        found.ok_or_else(|| failed(StatusCode::UNAUTHORIZED, "no_session", "run `tokfence dashboard` for a link"))
+        found.ok_or_else(|| {
+            failed(StatusCode::UNAUTHORIZED, "no_session", "run `tokfence dashboard` for a link")
+        })
     }
 
     /// Runs what reads or writes the database, for which the threads that serve requests do not wait.
@@ -155,7 +160,8 @@ struct Login {
 async fn log_in(State(page): Shown, body: Bytes) -> Response {
     let Ok(Login { secret }) = serde_json::from_slice(&body) else { return not_understood() };
     let Some(Opened { cookie, token, ends_at }) = page.sessions().open(&secret, page.now()) else {
-        let message = "this link was used already, or its minute is over; run `tokfence dashboard` for another";
+        let message =
+            "this link was used already, or its minute is over; run `tokfence dashboard` for another";
         return failed(StatusCode::UNAUTHORIZED, "wrong_link", message);
     };
     let cookie = cookie_line(&page.cookie_name(), &cookie, session::LASTS_S);
@@ -190,7 +196,11 @@ async fn history(State(page): Shown, headers: HeaderMap) -> Result<Response, Res
     told(past.as_deref())
 }
 
-async fn explain(State(page): Shown, headers: HeaderMap, Path(event): Path<i64>) -> Result<Response, Response> {
+async fn explain(
+    State(page): Shown,
+    headers: HeaderMap,
+    Path(event): Path<i64>,
+) -> Result<Response, Response> {
     page.session(&headers)?;
     match page.apart(move |daemon| explain::explain(daemon.shared(), event)).await? {
         Ok(None) => Err(failed(StatusCode::NOT_FOUND, "no_such_event", "there is no such event")),
@@ -210,7 +220,9 @@ fn told(read: Result<impl Serialize, impl std::fmt::Display>) -> Result<Response
     let unavailable =
         |message: String| failed(StatusCode::SERVICE_UNAVAILABLE, "state_unavailable", &message);
     let document = read.map_err(|error| unavailable(error.to_string()))?;
-    serde_json::to_value(document).map(|document| answer(&document)).map_err(|error| unavailable(error.to_string()))
+    serde_json::to_value(document)
+        .map(|document| answer(&document))
+        .map_err(|error| unavailable(error.to_string()))
 }
 
 fn answer(document: &Value) -> Response {

@@ -82,7 +82,8 @@ impl Sessions {
         let token = hash(token);
         let known = self.known(now);
         let found = |cookie: Hash| {
-            let is_it = |session: &&Session| is_same(&session.cookie, &cookie) && is_same(&session.token, &token);
+            let is_it =
+                |session: &&Session| is_same(&session.cookie, &cookie) && is_same(&session.token, &token);
             known.sessions.iter().find(is_it).map(|session| session.id)
         };
         cookies.map(hash).find_map(found)

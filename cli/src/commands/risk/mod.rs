@@ -5,8 +5,8 @@ mod explain;
 mod replay;
 
 use clap::{Args, Subcommand};
-pub(super) use gateway::overview::explain::who;
 use gateway::overview::explain::change;
+pub(super) use gateway::overview::explain::who;
 use policy::{AgentName, Capability, CapabilityId, ProviderId, Risk as Known, RouteClass, Rules, Subject};
 use serde_json::{Value, json};
 use storage::{LogText, RiskEvent, Store};
