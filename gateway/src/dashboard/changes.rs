@@ -1,14 +1,12 @@
 //! What the page may change: what is taken back at once, and given back. It is the storage's work as for the command line,
 //! with its row in the audit log, which says that it was the dashboard.
 
-use axum::http::StatusCode;
-use axum::response::Response;
 use policy::{AgentName, ProviderId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use storage::{Actor, Store};
 
-use super::failed;
+use super::failure::Failure;
 use crate::state::{Shared, now_us};
 
 /// How the audit log names the page.
@@ -32,42 +30,9 @@ pub(super) enum Change {
     RestoreAgent { agent: String },
 }
 
-/// Why a change is not made.
-#[derive(Debug)]
-pub(super) enum Refused {
-    NoSuchProvider(String),
-    NoSuchAgent(String),
-    Storage(storage::Error),
-}
-
-impl From<storage::Error> for Refused {
-    fn from(error: storage::Error) -> Self {
-        Self::Storage(error)
-    }
-}
-
-impl Refused {
-    pub(super) fn into_response(self) -> Response {
-        match self {
-            Self::NoSuchProvider(name) => {
-                failed(StatusCode::NOT_FOUND, "unknown_provider", &format!("there is no provider `{name}`"))
-            }
-            Self::NoSuchAgent(name) => {
-                failed(StatusCode::NOT_FOUND, "no_such_agent", &format!("there is no agent `{name}`"))
-            }
-            Self::Storage(error @ storage::Error::NoSuchAgent { .. }) => {
-                failed(StatusCode::NOT_FOUND, "no_such_agent", &error.to_string())
-            }
-            Self::Storage(error) => {
-                failed(StatusCode::SERVICE_UNAVAILABLE, "state_unavailable", &error.to_string())
-            }
-        }
-    }
-}
-
 impl Change {
     /// Makes it. From when this returns requests see it.
-    pub(super) fn make(self, shared: &Shared) -> Result<Value, Refused> {
+    pub(super) fn make(self, shared: &Shared) -> Result<Value, Failure> {
         let mut store = Store::open_existing(&shared.database())?.acting_as(Actor::new(ACTOR));
         let now = now_us();
         let (status, is_new) = match self {
@@ -98,15 +63,17 @@ fn or<'a>(reason: &'a str, otherwise: &'a str) -> &'a str {
     if reason.is_empty() { otherwise } else { reason }
 }
 
-fn agent_of(name: String) -> Result<AgentName, Refused> {
-    name.parse().map_err(|_| Refused::NoSuchAgent(name))
+fn agent_of(name: String) -> Result<AgentName, Failure> {
+    name.parse().map_err(|_| Failure::not_found("no_such_agent", format!("there is no agent `{name}`")))
 }
 
 /// A provider of the configuration, or one that is revoked and is there no more.
-fn provider_of(shared: &Shared, store: &Store, name: String) -> Result<ProviderId, Refused> {
+fn provider_of(shared: &Shared, store: &Store, name: String) -> Result<ProviderId, Failure> {
     if let Some(provider) = shared.snapshot.load().config.provider(&name) {
         return Ok(provider.id.clone());
     }
     let mut revoked = store.controls()?.revoked_providers.into_iter().map(|(id, _)| id);
-    revoked.find(|id| id.as_str() == name).ok_or(Refused::NoSuchProvider(name))
+    revoked
+        .find(|id| id.as_str() == name)
+        .ok_or_else(|| Failure::not_found("unknown_provider", format!("there is no provider `{name}`")))
 }

@@ -12,7 +12,7 @@ use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::failed;
+use super::failure::Failure;
 use super::session::SessionId;
 use crate::process::daemon::Daemon;
 
@@ -51,11 +51,11 @@ impl Default for Events {
 }
 
 /// The stream for one who looks.
-pub(super) fn stream(daemon: &Arc<Daemon>, session: SessionId) -> Response {
+pub(super) fn stream(daemon: &Arc<Daemon>, session: SessionId) -> Result<Response, Failure> {
     let events = &daemon.dashboard.events;
     let Ok(place) = events.places.clone().try_acquire_owned() else {
         let message = "too many windows show the dashboard; close one";
-        return failed(StatusCode::SERVICE_UNAVAILABLE, "too_many_viewers", message);
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_viewers", message));
     };
     let newest = events.subscribe(daemon);
     let (daemon, until) = (daemon.clone(), Instant::now() + LASTS);
@@ -64,7 +64,7 @@ pub(super) fn stream(daemon: &Arc<Daemon>, session: SessionId) -> Response {
         let event = viewer.next().await?;
         Some((Ok::<_, Infallible>(event), viewer))
     });
-    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(told)).into_response()
+    Ok(([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(told)).into_response())
 }
 
 impl Viewer {

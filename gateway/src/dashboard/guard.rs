@@ -1,5 +1,6 @@
 //! Who may speak to the page: a browser that shows it, under its one address, and nobody else's page.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +8,10 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
-use super::{Page, ROOT, Shown, failed};
+use super::failure::Failure;
+use super::{Page, ROOT, Shown};
 
 /// A change is a few words.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -40,12 +42,13 @@ const HEADERS: [(HeaderName, &str); 10] = [
 
 /// Lets through what comes from the page itself, and puts the headers on every answer.
 pub(super) async fn guard(State(page): Shown, request: Request, next: Next) -> Response {
-    let mut response = match check(&page, &request) {
-        Ok(()) => match whole(request).await {
-            Ok(request) => next.run(request).await,
-            Err(refused) => refused,
-        },
-        Err((status, code, message)) => failed(status, code, message),
+    let passed = match check(&page, &request) {
+        Ok(()) => whole(request).await,
+        Err(refused) => Err(refused),
+    };
+    let mut response = match passed {
+        Ok(request) => next.run(request).await,
+        Err(refused) => refused.into_response(),
     };
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -53,43 +56,39 @@ pub(super) async fn guard(State(page): Shown, request: Request, next: Next) -> R
     response
 }
 
-type Refusal = (StatusCode, &'static str, &'static str);
-
-fn check(page: &Arc<Page>, request: &Request) -> Result<(), Refusal> {
-    let headers = request.headers();
+fn check(page: &Arc<Page>, request: &Request) -> Result<(), Failure> {
+    let (headers, is_post) = (request.headers(), request.method() == Method::POST);
     if !page.daemon.shared().snapshot.load().config.metrics.dashboard {
-        return Err((StatusCode::NOT_FOUND, "no_dashboard", "the dashboard is switched off"));
+        return Err(Failure::not_found("no_dashboard", "the dashboard is switched off"));
     }
+    let refused = |status, code, message: &str| Err(Failure::new(status, code, message));
     // A page whose name was made to lead here is of this origin to its browser.
-    let own = page.address.to_string();
+    let own = host(page.address);
     if only(headers, &header::HOST) != Some(own.as_bytes()) {
-        return Err((
-            StatusCode::FORBIDDEN,
-            "host_not_allowed",
-            "the dashboard is only at the address of its link",
-        ));
-    }
-    let foreign = (StatusCode::FORBIDDEN, "origin_not_allowed", "only the dashboard's own page may do that");
-    if !is_of_own_page(headers) && !opens_page(request) {
-        return Err(foreign);
+        let message = "the dashboard is only at the address of its link";
+        return refused(StatusCode::FORBIDDEN, "host_not_allowed", message);
     }
     let origin = format!("http://{own}");
     let is_own_origin = match only(headers, &header::ORIGIN) {
         Some(sent) => sent == origin.as_bytes(),
         // Browsers leave it out where a page only reads of its own origin.
-        None => !headers.contains_key(header::ORIGIN) && request.method() != Method::POST,
+        None => !headers.contains_key(header::ORIGIN) && !is_post,
     };
-    if !is_own_origin {
-        return Err(foreign);
+    if !is_own_origin || !(is_of_own_page(headers) || opens_page(request)) {
+        let message = "only the dashboard's own page may do that";
+        return refused(StatusCode::FORBIDDEN, "origin_not_allowed", message);
     }
-    if request.method() == Method::POST && only(headers, &header::CONTENT_TYPE) != Some(b"application/json") {
-        return Err((
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media",
-            "the body must be application/json",
-        ));
+    if is_post && only(headers, &header::CONTENT_TYPE) != Some(b"application/json") {
+        let message = "the body must be application/json";
+        return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media", message);
     }
     Ok(())
+}
+
+/// How browsers name the address; they leave the port of HTTP out.
+fn host(address: SocketAddr) -> String {
+    let text = address.to_string();
+    text.strip_suffix(":80").map_or(text.clone(), ToOwned::to_owned)
 }
 
 /// The value of a header that is there once.
@@ -112,13 +111,14 @@ fn opens_page(request: &Request) -> bool {
 }
 
 /// A request whose body has come whole, in its time and of its size.
-async fn whole(request: Request) -> Result<Request, Response> {
+async fn whole(request: Request) -> Result<Request, Failure> {
     let (head, body) = request.into_parts();
     match tokio::time::timeout(BODY_PATIENCE, to_bytes(body, BODY_BYTES_MAX)).await {
         Ok(Ok(bytes)) => Ok(Request::from_parts(head, Body::from(bytes))),
         Ok(Err(_)) => {
-            Err(failed(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", "the body is too large"))
+            let message = "the body is too large, or did not come whole";
+            Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message))
         }
-        Err(_) => Err(failed(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come")),
+        Err(_) => Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come")),
     }
 }

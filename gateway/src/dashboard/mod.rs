@@ -11,6 +11,7 @@ mod assets;
 mod changes;
 mod events;
 mod explain;
+mod failure;
 mod guard;
 mod history;
 mod session;
@@ -31,7 +32,9 @@ use serde_json::{Value, json};
 
 use crate::process::control::{LoginLink, Reply};
 use crate::process::daemon::Daemon;
+use changes::Change;
 use events::Events;
+use failure::Failure;
 use history::History;
 use session::{Opened, SessionId, Sessions};
 
@@ -100,10 +103,7 @@ pub(crate) fn routes(daemon: Arc<Daemon>, address: SocketAddr) -> Router {
         .route("/dashboard/history", get(history))
         .route("/dashboard/risk/{event}", get(explain))
         .route("/dashboard/change", post(change))
-        .route(
-            "/dashboard/{*other}",
-            any(async || failed(StatusCode::NOT_FOUND, "not_found", "there is no such page")),
-        );
+        .route("/dashboard/{*other}", any(async || Failure::not_found("not_found", "there is no such page")));
     for asset in assets::ALL {
         let answer = ([(header::CONTENT_TYPE, HeaderValue::from_static(asset.kind))], asset.text);
         routes = routes.route(asset.path, get(async move || answer));
@@ -126,7 +126,7 @@ impl Page {
     }
 
     /// The session of a request, or the refusal.
-    fn session(&self, headers: &HeaderMap) -> Result<SessionId, Response> {
+    fn session(&self, headers: &HeaderMap) -> Result<SessionId, Failure> {
         let name = self.cookie_name();
         let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let ours = cookies
@@ -134,20 +134,18 @@ impl Page {
             .filter_map(|cookie| cookie.trim().split_once('='))
             .filter_map(|(named, value)| (named == name).then_some(value));
         let token = headers.get(TOKEN).and_then(|token| token.to_str().ok()).unwrap_or_default();
-        let found = self.sessions().find(ours, token, self.now());
-        found.ok_or_else(|| {
-            failed(StatusCode::UNAUTHORIZED, "no_session", "run `tokfence dashboard` for a link")
+        self.sessions().find(ours, token, self.now()).ok_or_else(|| {
+            Failure::new(StatusCode::UNAUTHORIZED, "no_session", "run `tokfence dashboard` for a link")
         })
     }
 
     /// Runs what reads or writes the database, for which the threads that serve requests do not wait.
     async fn apart<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Arc<Daemon>) -> T + Send + 'static,
-    ) -> Result<T, Response> {
+        work: impl FnOnce(&Daemon) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
         let daemon = self.daemon.clone();
-        let done = tokio::task::spawn_blocking(move || work(&daemon)).await;
-        done.map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "that did not work"))
+        tokio::task::spawn_blocking(move || work(&daemon)).await.unwrap_or_else(|_| Err(Failure::internal()))
     }
 }
 
@@ -157,25 +155,22 @@ struct Login {
     secret: String,
 }
 
-async fn log_in(State(page): Shown, body: Bytes) -> Response {
-    let Ok(Login { secret }) = serde_json::from_slice(&body) else { return not_understood() };
+async fn log_in(State(page): Shown, body: Bytes) -> Result<Response, Failure> {
+    let Login { secret } = serde_json::from_slice(&body).map_err(|_| Failure::not_understood())?;
     let Some(Opened { cookie, token, ends_at }) = page.sessions().open(&secret, page.now()) else {
         let message =
             "this link was used already, or its minute is over; run `tokfence dashboard` for another";
-        return failed(StatusCode::UNAUTHORIZED, "wrong_link", message);
+        return Err(Failure::new(StatusCode::UNAUTHORIZED, "wrong_link", message));
     };
     let cookie = cookie_line(&page.cookie_name(), &cookie, session::LASTS_S);
     let document = json!({ "token": *token, "expires_at": crate::overview::form::timestamp(ends_at) });
-    ([(header::SET_COOKIE, cookie)], answer(&document)).into_response()
+    Ok(([(header::SET_COOKIE, cookie)], answer(&document)).into_response())
 }
 
-async fn log_out(State(page): Shown, headers: HeaderMap) -> Response {
-    match page.session(&headers) {
-        Ok(session) => page.sessions().close(session),
-        Err(refused) => return refused,
-    }
+async fn log_out(State(page): Shown, headers: HeaderMap) -> Result<Response, Failure> {
+    page.sessions().close(page.session(&headers)?);
     let cookie = cookie_line(&page.cookie_name(), "", 0);
-    ([(header::SET_COOKIE, cookie)], answer(&json!({ "status": "logged_out" }))).into_response()
+    Ok(([(header::SET_COOKIE, cookie)], answer(&json!({ "status": "logged_out" }))).into_response())
 }
 
 /// Without `Domain` it is of this host alone.
@@ -183,57 +178,38 @@ fn cookie_line(name: &str, value: &str, lasts_s: i64) -> String {
     format!("{name}={value}; Path={ROOT}; HttpOnly; SameSite=Strict; Max-Age={lasts_s}")
 }
 
-async fn events(State(page): Shown, headers: HeaderMap) -> Response {
-    match page.session(&headers) {
-        Ok(session) => events::stream(&page.daemon, session),
-        Err(refused) => refused,
-    }
+async fn events(State(page): Shown, headers: HeaderMap) -> Result<Response, Failure> {
+    events::stream(&page.daemon, page.session(&headers)?)
 }
 
-async fn history(State(page): Shown, headers: HeaderMap) -> Result<Response, Response> {
+async fn history(State(page): Shown, headers: HeaderMap) -> Result<Response, Failure> {
     page.session(&headers)?;
-    let past = page.apart(|daemon| daemon.dashboard.history.look(daemon.shared())).await?;
-    told(past.as_deref())
+    told(&*page.apart(|daemon| Ok(daemon.dashboard.history.look(daemon.shared())?)).await?)
 }
 
 async fn explain(
     State(page): Shown,
     headers: HeaderMap,
     Path(event): Path<i64>,
-) -> Result<Response, Response> {
+) -> Result<Response, Failure> {
     page.session(&headers)?;
-    match page.apart(move |daemon| explain::explain(daemon.shared(), event)).await? {
-        Ok(None) => Err(failed(StatusCode::NOT_FOUND, "no_such_event", "there is no such event")),
-        read => told(read),
-    }
+    let explained = page.apart(move |daemon| Ok(explain::explain(daemon.shared(), event)?)).await?;
+    told(
+        &explained
+            .ok_or_else(|| Failure::not_found("no_such_event", format!("there is no event {event}")))?,
+    )
 }
 
-async fn change(State(page): Shown, headers: HeaderMap, body: Bytes) -> Result<Response, Response> {
+async fn change(State(page): Shown, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
     page.session(&headers)?;
-    let Ok(change) = serde_json::from_slice::<changes::Change>(&body) else { return Err(not_understood()) };
-    let done = page.apart(move |daemon| change.make(daemon.shared())).await?;
-    done.map(|document| answer(&document)).map_err(changes::Refused::into_response)
+    let change: Change = serde_json::from_slice(&body).map_err(|_| Failure::not_understood())?;
+    told(&page.apart(move |daemon| change.make(daemon.shared())).await?)
 }
 
-/// What was read of the database.
-fn told(read: Result<impl Serialize, impl std::fmt::Display>) -> Result<Response, Response> {
-    let unavailable =
-        |message: String| failed(StatusCode::SERVICE_UNAVAILABLE, "state_unavailable", &message);
-    let document = read.map_err(|error| unavailable(error.to_string()))?;
-    serde_json::to_value(document)
-        .map(|document| answer(&document))
-        .map_err(|error| unavailable(error.to_string()))
+fn told(document: &impl Serialize) -> Result<Response, Failure> {
+    serde_json::to_value(document).map(|document| answer(&document)).map_err(|_| Failure::internal())
 }
 
 fn answer(document: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
-}
-
-fn not_understood() -> Response {
-    failed(StatusCode::BAD_REQUEST, "not_understood", "the request is not understood; reload the page")
-}
-
-/// A refusal, in the shape that errors of the command line have.
-fn failed(status: StatusCode, code: &str, message: &str) -> Response {
-    (status, answer(&json!({ "error": { "code": code, "message": message } }))).into_response()
 }
