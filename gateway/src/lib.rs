@@ -3,7 +3,7 @@
 //! Read it along a request: `caller` looks at raw bytes and holds the connection, `request` is a request's life phase by
 //! phase, `provider` is where it goes, `wire` and `meter` understand what is said, and `fence` looks for
 //! secrets in it; what is seen of that and of refusals is evidence, and goes to `risk`; `metrics`
-//! counts, and `overview` tells how everything stands. `config` and `state` are what a
+//! counts, `overview` tells how everything stands, and `dashboard` shows it to the owner's browser. `config` and `state` are what a
 //! request finds in place; `process` is how a daemon is started, changed and stopped.
 //!
 //! This crate knows no SQL, derives no keys and never prints.
@@ -22,6 +22,7 @@ pub mod meter;
 mod fence;
 mod risk;
 mod metrics;
+mod dashboard;
 pub mod overview;
 mod process;
 #[cfg(any(test, fuzzing))]

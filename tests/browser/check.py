@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 # A name whose owner has it lead to this machine, once the browser has his page.
 REBOUND = "evil.test"
 CHAT, HEALTH, METRICS = "/openai/v1/chat/completions", "/__tokfence/health", "/metrics"
+DASHBOARD = "/dashboard/history"
 REFUSALS = {"origin_not_allowed", "host_not_allowed"}
 # What a page may read where the browser thinks that it is its own server that refuses.
 OF_A_REBOUND_HOST = ("host_not_allowed", "the Host is not one of this gateway's")
@@ -120,7 +121,8 @@ def check_pages(browser, attacker, home):
     for own in ("127.0.0.1", "localhost", REBOUND):
         page = browser.page(f"http://{own}:{attacker}/")
         for name in ("127.0.0.1", "localhost"):
-            for port, path in ((home.tcp[1], CHAT), (home.tcp[1], HEALTH), (home.metrics_port, METRICS)):
+            of_owner = ((home.metrics_port, METRICS), (home.metrics_port, DASHBOARD))
+            for port, path in ((home.tcp[1], CHAT), (home.tcp[1], HEALTH), *of_owner):
                 found = attempt(page, f"http://{name}:{port}", path, home.token)
                 read = {how: text for how, text in found.items() if text is not None}
                 expect(not read, f"a page of {own} could read {path} at {name}: {read}")
@@ -131,7 +133,7 @@ def check_pages(browser, attacker, home):
 def check_rebinding(browser, home):
     """A page whose name leads here is of the gateway's own origin to the browser. It reads that it is not served."""
     count = 0
-    for port, paths in ((home.tcp[1], (CHAT, HEALTH)), (home.metrics_port, (METRICS,))):
+    for port, paths in ((home.tcp[1], (CHAT, HEALTH)), (home.metrics_port, (METRICS, DASHBOARD))):
         page = browser.page(f"http://{REBOUND}:{port}{paths[0]}")
         page.evaluate((HERE / "attempts.js").read_text() + "\n;0")
         for path in paths:

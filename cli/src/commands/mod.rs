@@ -25,6 +25,7 @@ pub(crate) mod stats;
 pub(crate) mod top;
 pub(crate) mod widget;
 pub(crate) mod watch;
+pub(crate) mod dashboard;
 pub(crate) mod pricing;
 pub(crate) mod audit;
 pub(crate) mod config;
@@ -114,6 +115,8 @@ pub(crate) enum Command {
     /// The gateway in a menu bar
     #[command(subcommand)]
     Widget(widget::Widget),
+    /// Print, or open, a link to the dashboard: what happens now, what happened, and the switches, in your browser
+    Dashboard(dashboard::Dashboard),
     /// Compare what providers report of their accounts with the log, to find a stolen key
     Watch(watch::Watch),
     /// Prices of models
@@ -166,6 +169,7 @@ pub(crate) fn dispatch(app: &App, command: Command) -> Result<ExitCode, Failure>
         Command::Stats(command) => done(command.run(app)),
         Command::Top => top::top(app),
         Command::Widget(command) => done(command.run(app)),
+        Command::Dashboard(command) => done(command.run(app)),
         Command::Watch(command) => command.run(app),
         Command::Pricing(command) => done(command.run(app)),
         Command::Audit(command) => command.run(app),

@@ -21,6 +21,7 @@ mod vault;
 mod capabilities;
 mod attenuation;
 mod cutting;
+mod dashboard;
 mod exhaustion;
 mod fence;
 mod benign;

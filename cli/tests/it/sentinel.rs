@@ -49,7 +49,7 @@ pub(crate) fn find(secrets: &[(String, Vec<Vec<u8>>)], place: &str, bytes: &[u8]
         .collect()
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }

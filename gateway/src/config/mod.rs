@@ -145,6 +145,8 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
     /// Whether somebody asked for that address. One that nobody asked for may be taken.
     pub is_set: bool,
+    /// Whether the owner's page is shown there as well.
+    pub dashboard: bool,
 }
 
 /// A configuration that cannot be used.
@@ -414,9 +416,10 @@ fn read_metrics(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Metrics {
             Err("must be an address of this machine alone".into())
         }
     });
+    let dashboard = reader.value(&mut section, "dashboard", boolean).unwrap_or(true);
     reader.finish(section);
     let default = Some(SocketAddr::from(([127, 0, 0, 1], 9472)));
-    Metrics { listen: listen.unwrap_or(default), is_set: listen.is_some() }
+    Metrics { listen: listen.unwrap_or(default), is_set: listen.is_some(), dashboard }
 }
 
 /// A path of the configuration: absolute, or under the home. `~/.tokfence` is the home, wherever it is.

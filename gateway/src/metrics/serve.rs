@@ -1,6 +1,8 @@
-//! The listener for figures. It tells nothing that is secret and changes nothing; a web page that found it could still
-//! read it, so the same rules hold for `Host` and `Origin` as where requests come in.
+//! The listener for figures, and for the owner's page, which has rules of its own. Figures tell nothing that is secret and
+//! change nothing; a web page that found them could still read them, so the same rules hold for `Host` and `Origin` as where
+//! requests come in.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,13 +16,17 @@ use tokio::net::TcpListener;
 
 use super::collect::collect;
 use super::visitors::Visitors;
+use crate::dashboard;
+use crate::process::daemon::Daemon;
 use crate::request::boundary;
 use crate::state::Shared;
 
 /// Serves until the task is dropped.
-pub(crate) async fn serve(listener: TcpListener, port: u16, shared: Arc<Shared>) {
-    let guarded = middleware::from_fn_with_state((shared.clone(), port), guard);
-    let routes = Router::new().route("/metrics", get(metrics)).layer(guarded).with_state(shared);
+pub(crate) async fn serve(listener: TcpListener, address: SocketAddr, daemon: Arc<Daemon>) {
+    let shared = daemon.shared().clone();
+    let guarded = middleware::from_fn_with_state((shared.clone(), address.port()), guard);
+    let figures = Router::new().route("/metrics", get(metrics)).layer(guarded).with_state(shared);
+    let routes = figures.merge(dashboard::routes(daemon, address));
     if let Err(error) = axum::serve(Visitors::new(listener), routes).await {
         tracing::error!(%error, "figures are not shown any more");
     }

@@ -5,6 +5,7 @@
 //! that a view may ask as often as it likes.
 
 pub mod form;
+pub mod explain;
 mod running;
 mod log;
 mod collect;

@@ -43,6 +43,10 @@ pub enum Command {
     Rates,
     /// Tell how everything stands.
     Overview,
+    /// Make a link that lets a browser in to the dashboard, once.
+    DashboardLink,
+    /// End every session and every link of the dashboard.
+    DashboardLogOut,
     /// Tell which requests are in flight; for the process that has taken the place of this one.
     Running,
     /// Turn the kill switch on.
@@ -86,6 +90,10 @@ pub enum Reply {
     Rates(Vec<RateStatus>),
     /// How everything stands.
     Overview(Box<Overview>),
+    /// A way into the dashboard.
+    DashboardLink(LoginLink),
+    /// So many browsers were let out.
+    LoggedOut(usize),
     /// What is in flight.
     Running(InFlight),
     /// It cannot be done.
@@ -97,6 +105,15 @@ pub enum Reply {
         /// What to do about it.
         hint: Option<String>,
     },
+}
+
+/// A link that lets a browser in, once.
+#[derive(Deserialize, Serialize)]
+pub struct LoginLink {
+    /// The link, with its secret.
+    pub url: String,
+    /// From when on it is of no use, in microseconds since the Unix epoch.
+    pub expires_at_us: i64,
 }
 
 /// How a running daemon is.
@@ -219,11 +236,19 @@ impl std::fmt::Debug for Command {
             Self::Unlock { .. } => "Unlock",
             Self::Rates => "Rates",
             Self::Overview => "Overview",
+            Self::DashboardLink => "DashboardLink",
+            Self::DashboardLogOut => "DashboardLogOut",
             Self::Running => "Running",
             Self::Kill { .. } => "Kill",
             Self::Stop => "Stop",
             Self::Upgrade { .. } => "Upgrade",
         })
+    }
+}
+
+impl std::fmt::Debug for LoginLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LoginLink(..)")
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use crate::dashboard::Dashboard;
 use crate::process::control::{Command, LINE_BYTES_MAX, Reply};
 use crate::process::daemon::{Daemon, DaemonError};
 
@@ -134,6 +135,8 @@ pub(super) fn execute(daemon: &Daemon, command: Command) -> Reply {
         Command::Unlock { with } => done(daemon.unlock(with).map(|()| Vec::new())),
         Command::Rates => Reply::Rates(daemon.rates()),
         Command::Overview => Reply::Overview(Box::new(daemon.overview())),
+        Command::DashboardLink => Dashboard::link(daemon),
+        Command::DashboardLogOut => Reply::LoggedOut(daemon.dashboard.log_out()),
         Command::Running => Reply::Running(daemon.in_flight()),
         Command::Kill { reason } => done(daemon.kill(&reason).map(|()| Vec::new())),
         // What ends the daemon is done by whoever took the command.

@@ -14,6 +14,7 @@ use vault::{Entry, EntryKind, RecoveryCode, Secret, Unlock, Vault};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError, Prices, PricesError, Watch};
+use crate::dashboard::Dashboard;
 use crate::fence::Watched;
 use crate::overview::{self, InFlight, LogView, Overview};
 use crate::process::control::{Command, DaemonStatus, RateStatus, Reply, Revoked, RiskStatus, UnlockWith};
@@ -77,6 +78,8 @@ pub(crate) struct Daemon {
     place: Place,
     started_at: TimestampUs,
     log_view: LogView,
+    /// The owner's page.
+    pub(crate) dashboard: Dashboard,
     reloading: Mutex<()>,
     vault: Mutex<Option<Vault>>,
     /// Whom it took over from, for as long as that one answers what it had accepted.
@@ -125,6 +128,7 @@ impl Daemon {
     pub(crate) fn new(shared: Arc<Shared>, place: Place, vault: Option<Vault>) -> Self {
         let daemon = Self {
             log_view: LogView::new(shared.database()),
+            dashboard: Dashboard::default(),
             shared,
             place,
             started_at: now_us(),
@@ -135,6 +139,16 @@ impl Daemon {
         };
         daemon.publish_keys(&lock(&daemon.vault));
         daemon
+    }
+
+    /// What its requests share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Where figures and the owner's page are, if anywhere.
+    pub(crate) fn metrics_address(&self) -> Option<SocketAddr> {
+        self.place.metrics
     }
 
     /// Reads configuration, policy and vault again. From when this returns, requests see the new state. A part

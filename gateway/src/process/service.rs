@@ -73,15 +73,17 @@ impl Service {
         let (daemon, asked) = (self.daemon.clone(), self.asked.clone());
         let control = tokio::spawn(control_server::serve(listeners.control, daemon, asked));
         let data = listeners.data.map(|listener| tokio::spawn(self.acceptor.clone().run(listener)));
-        let metrics = listeners.metrics.zip(bound.metrics_address()).map(|(listener, address)| {
-            tokio::spawn(metrics::serve(listener, address.port(), self.shared.clone()))
-        });
+        let metrics = listeners
+            .metrics
+            .zip(bound.metrics_address())
+            .map(|(listener, address)| tokio::spawn(metrics::serve(listener, address, self.daemon.clone())));
         self.accepting.extend(data.into_iter().chain([control]).chain(metrics));
         Ok(())
     }
 
     /// Accepts nothing more. What was accepted is served.
     pub(super) async fn stop_accepting(&mut self) {
+        self.daemon.dashboard.end_events();
         for task in self.accepting.drain(..) {
             task.abort();
             // However it ended, it accepts no more.

@@ -43,6 +43,9 @@ pub(super) fn settings(config: &Config, document: &DocumentMut) -> Vec<Setting> 
     let listen = config.metrics.listen.map_or_else(String::new, |address| address.to_string());
     let is_in_file = config.metrics.is_set;
     all.push(Setting { key: "metrics.listen".to_owned(), value: json!(listen), is_in_file });
+    let is_in_file = document.get("metrics").and_then(|section| section.get("dashboard")).is_some();
+    let shown = json!(config.metrics.dashboard);
+    all.push(Setting { key: "metrics.dashboard".to_owned(), value: shown, is_in_file });
     all.extend(of_risk(config, document));
     all.extend(of_watch(config, document));
     for provider in each_once(config) {

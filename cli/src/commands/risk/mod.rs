@@ -5,6 +5,8 @@ mod explain;
 mod replay;
 
 use clap::{Args, Subcommand};
+use gateway::overview::explain::change;
+pub(super) use gateway::overview::explain::who;
 use policy::{AgentName, Capability, CapabilityId, ProviderId, Risk as Known, RouteClass, Rules, Subject};
 use serde_json::{Value, json};
 use storage::{LogText, RiskEvent, Store};
@@ -120,16 +122,6 @@ fn state_cells(rules: &Rules, subject: &Subject, risk: &Known) -> Vec<String> {
     ]
 }
 
-/// A subject as people know it: a capability's agent stands beside it.
-fn who(rules: &Rules, subject: &Subject) -> String {
-    match (subject, rules.agent_of(subject)) {
-        (Subject::Capability(id), Some(agent)) => format!("{agent}, capability {id}"),
-        (Subject::Global, _) => "everything".to_owned(),
-        (_, Some(agent)) => agent.to_string(),
-        (subject, None) => subject.to_string(),
-    }
-}
-
 /// Every subject under which an agent can be known: itself, and what an owner minted for it.
 fn subjects_of(rules: &Rules, agent: &AgentName) -> Vec<Subject> {
     let is_minted = |capability: &&Capability| capability.parent.is_none() && capability.agent == *agent;
@@ -183,14 +175,6 @@ fn event_cells(event: &RiskEvent) -> Vec<String> {
         change(event),
         event.repeats.to_string(),
     ]
-}
-
-/// `GREEN to RED`, or the state that it stayed.
-fn change(event: &RiskEvent) -> String {
-    match event.before == event.after {
-        true => event.after.to_string(),
-        false => format!("{} to {}", event.before, event.after),
-    }
 }
 
 /// The agent of a name that somebody typed; requests without a capability have one of their own.

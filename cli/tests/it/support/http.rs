@@ -37,6 +37,12 @@ impl Request {
         self
     }
 
+    /// Without the fields of this name.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.fields.retain(|(field, _)| !field.eq_ignore_ascii_case(name));
+        self
+    }
+
     pub(crate) fn bearer(self, token: &str) -> Self {
         self.field("Authorization", &format!("Bearer {token}"))
     }

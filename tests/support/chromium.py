@@ -1,10 +1,13 @@
 """A headless Chromium, driven over its DevTools protocol through a pair of pipes."""
 
+import base64
 import json
 import os
 import subprocess
 import tempfile
 import threading
+import time
+from pathlib import Path
 
 from process import Failure
 
@@ -24,6 +27,7 @@ class Chromium:
         self._profile = tempfile.TemporaryDirectory(prefix="tokfence-browser-", ignore_cleanup_errors=True)
         (commands, self._commands), (self._events, events) = os.pipe(), os.pipe()
         self._number, self._replies, self._arrived = 0, {}, threading.Condition()
+        self.told = []
         arguments = [
             "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
             "--no-proxy-server", "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -31,8 +35,8 @@ class Chromium:
             f"--user-data-dir={self._profile.name}", "--remote-debugging-pipe", "about:blank",
         ]  # fmt: skip
 
-        # It reads from 3 and writes to 4, whatever their numbers are here.
-        wired = ["sh", "-c", f'exec "$@" 3<&{commands} 4>&{events}', "sh", program, *arguments]
+        # It reads from 3 and writes to 4, whatever their numbers are here; not every `sh` knows numbers of two digits.
+        wired = ["bash", "-c", f'exec "$@" 3<&{commands} 4>&{events}', "bash", program, *arguments]
         self._process = subprocess.Popen(
             wired, pass_fds=(commands, events), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -52,10 +56,12 @@ class Chromium:
     def version(self):
         return self._ask("Browser.getVersion")["product"]
 
-    def page(self, url):
-        """Opens a page; what is evaluated in it runs once it is loaded."""
+    def page(self, url, listens=()):
+        """Opens a page; what is evaluated in it runs once it is loaded. `told` gets the events of the domains in `listens`."""
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
         session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in listens:
+            self._ask(f"{domain}.enable", session)
         went = self._ask("Page.navigate", session, url=url)
         if "errorText" in went:
             raise Failure(f"{url}: {went['errorText']}")
@@ -87,6 +93,8 @@ class Chromium:
                         with self._arrived:
                             self._replies[message["id"]] = message
                             self._arrived.notify_all()
+                    else:
+                        self.told.append(message)
 
 
 class Page:
@@ -101,3 +109,35 @@ class Page:
         if "exceptionDetails" in done:
             raise Failure(f"{expression[:80]}: {done['exceptionDetails']}")
         return done["result"].get("value")
+
+    def until(self, expression, what, seconds=20):
+        """Waits until an expression holds, and answers what it came to."""
+        deadline = time.monotonic() + seconds
+        while not (value := self.evaluate(expression)):
+            if time.monotonic() > deadline:
+                raise Failure(f"the page does not come to show {what}: {self.evaluate('document.body.innerText')}")
+            time.sleep(0.05)
+        return value
+
+    def press(self, key, number):
+        """A key, by its name and its number on a keyboard."""
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            pressed = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": number} | (text if kind == "keyDown" else {})
+            self._browser._ask("Input.dispatchKeyEvent", self._session, **pressed)
+
+    def write(self, text):
+        self._browser._ask("Input.insertText", self._session, text=text)
+
+    def look(self, width, height, is_dark=False):
+        """How large the window is, and what its reader likes. It comes before others, or nothing would be drawn."""
+        self._browser._ask("Page.bringToFront", self._session)
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._browser._ask("Emulation.setDeviceMetricsOverride", self._session, **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
+        self._browser._ask("Emulation.setEmulatedMedia", self._session, features=[scheme])
+
+    def screenshot(self, path):
+        """The whole page as a picture."""
+        shot = self._browser._ask("Page.captureScreenshot", self._session, format="png", captureBeyondViewport=True)
+        Path(path).write_bytes(base64.b64decode(shot["data"]))
