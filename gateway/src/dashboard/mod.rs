@@ -108,7 +108,8 @@ pub(crate) fn routes(daemon: Arc<Daemon>, address: SocketAddr) -> Router {
         let answer = ([(header::CONTENT_TYPE, HeaderValue::from_static(asset.kind))], asset.text);
         routes = routes.route(asset.path, get(async move || answer));
     }
-    routes.layer(middleware::from_fn_with_state(page.clone(), guard::guard)).with_state(page)
+    // On these routes alone: what is nowhere on the listener is answered as before.
+    routes.route_layer(middleware::from_fn_with_state(page.clone(), guard::guard)).with_state(page)
 }
 
 impl Page {
