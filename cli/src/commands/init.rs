@@ -144,7 +144,7 @@ fn tell(app: &App, made: &Made<'_>) {
     }
     if !made.imported.is_empty() {
         let names = made.imported.join(", ");
-        app.output.note(&format!("stored {names}; now remove them from where they are set"));
+        app.output.note(&format!("stored {names}; remove each from where it is set"));
     }
     app.output.note("next: `tokfence vault add PROVIDER`, then `tokfence start -d`");
 }
