@@ -48,6 +48,9 @@ impl Plan {
         plan.add(FRESH.map(PathBuf::from), Access::Fresh);
         plan.add(NEEDED.map(PathBuf::from), Access::Read);
         if let Some(home) = home {
+            if plan.access(&home) == Access::Fresh && !plan.rules.contains_key(&home) {
+                plan.add([home.clone()], Access::Read);
+            }
             plan.add(secrets::IN_HOME.iter().map(|name| home.join(name)), Access::Hidden);
         }
         let sockets = secrets::listening_sockets();

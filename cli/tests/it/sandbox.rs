@@ -61,7 +61,7 @@ struct User {
 
 impl User {
     fn new() -> Self {
-        // Not in a folder that a sandbox has of its own, such as the one for temporary files.
+        // Where the sources are, which may be in a folder that a sandbox has of its own, such as the one for temporary files.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let place = tempfile::Builder::new().prefix("user-").tempdir_in(target).unwrap();
         let home = place.path().canonicalize().unwrap();
@@ -173,7 +173,8 @@ fn the_project_is_written_and_the_rest_is_not_unless_that_is_allowed() {
     let (state, config) = (user.home.join("state"), user.home.join(".aws/config"));
     let allowed = ["--allow-write", state.to_str().unwrap(), "--allow-read", config.to_str().unwrap()];
     let script = "echo 1 > made; echo 2 > ~/state/kept; echo 3 > ~/other/x; echo 4 > ~/.bashrc; echo 5 > /etc/x; \
-                  echo 6 > ~/.aws/config; echo 7 > /tmp/mine; cat ~/.aws/config ~/.aws/credentials; ls /tmp; pwd";
+                  echo 6 > ~/.aws/config; echo 7 > /tmp/mine; cat ~/.aws/config ~/.aws/credentials; \
+                  ls /tmp | grep -vx \"$(pwd | cut -d/ -f3)\"; pwd";
     let output = user.bash(&allowed, script).run().expect(0);
     let project = user.project.display();
     assert_eq!(output.stdout, format!("region\nmine\n{project}\n"), "{}", output.stderr);
