@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 
+/// What stands between two columns.
+const GAP: &str = "  ";
+
 /// A column: its header, and on which side its cells stand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Column {
@@ -13,6 +16,10 @@ pub(crate) enum Column {
     Left(&'static str),
     /// Numbers.
     Right(&'static str),
+    /// Text that is left out where a terminal is too narrow, the last column first.
+    SpareLeft(&'static str),
+    /// Numbers of which the same holds.
+    SpareRight(&'static str),
 }
 
 /// Lines in columns. Unlike `Output::table` it aligns numbers on the right, and it can go on: a log that is
@@ -21,26 +28,34 @@ pub(crate) enum Column {
 pub(crate) struct Columns {
     columns: &'static [Column],
     widths: Vec<usize>,
+    is_left_out: Vec<bool>,
 }
 
 impl Column {
     pub(crate) fn header(self) -> &'static str {
         match self {
-            Self::Left(header) | Self::Right(header) => header,
+            Self::Left(header) | Self::Right(header) | Self::SpareLeft(header) | Self::SpareRight(header) => {
+                header
+            }
         }
     }
 
     pub(crate) fn pad(self, cell: &str, width: usize) -> String {
         match self {
-            Self::Left(_) => format!("{cell:<width$}"),
-            Self::Right(_) => format!("{cell:>width$}"),
+            Self::Left(_) | Self::SpareLeft(_) => format!("{cell:<width$}"),
+            Self::Right(_) | Self::SpareRight(_) => format!("{cell:>width$}"),
         }
+    }
+
+    fn is_spare(self) -> bool {
+        matches!(self, Self::SpareLeft(_) | Self::SpareRight(_))
     }
 }
 
 impl Columns {
     pub(crate) fn new(columns: &'static [Column]) -> Self {
-        Self { widths: columns.iter().map(|column| column.header().chars().count()).collect(), columns }
+        let widths = columns.iter().map(|column| column.header().chars().count()).collect();
+        Self { widths, columns, is_left_out: vec![false; columns.len()] }
     }
 
     /// Header and rows, aligned; or what to say when there are none.
@@ -50,6 +65,7 @@ impl Columns {
         }
         let mut layout = Self::new(columns);
         layout.fit(rows);
+        layout.narrow(terminal_width());
         let lines = rows.iter().map(|row| layout.line(row));
         std::iter::once(layout.header()).chain(lines).collect::<Vec<_>>().join("\n")
     }
@@ -63,16 +79,40 @@ impl Columns {
         }
     }
 
+    /// Leaves out what can be spared until a line is no longer than this, or nothing is left that can.
+    pub(crate) fn narrow(&mut self, width: Option<usize>) {
+        let Some(width) = width else { return };
+        for place in (0..self.columns.len()).rev() {
+            if self.width() <= width {
+                return;
+            }
+            self.is_left_out[place] = self.columns[place].is_spare();
+        }
+    }
+
+    /// How long a line is.
+    fn width(&self) -> usize {
+        let shown = self.widths.iter().zip(&self.is_left_out).filter(|(_, is_left_out)| !**is_left_out);
+        shown.map(|(width, _)| width + GAP.len()).sum::<usize>().saturating_sub(GAP.len())
+    }
+
     pub(crate) fn header(&self) -> String {
         let headers: Vec<String> = self.columns.iter().map(|column| column.header().to_uppercase()).collect();
         self.line(&headers)
     }
 
     pub(crate) fn line(&self, row: &[String]) -> String {
-        let cells = self.columns.iter().zip(&self.widths).zip(row);
-        let cells: Vec<String> = cells.map(|((column, width), cell)| column.pad(cell, *width)).collect();
-        cells.join("  ").trim_end().to_owned()
+        let cells = self.columns.iter().zip(&self.widths).zip(row).zip(&self.is_left_out);
+        let shown = cells.filter(|(_, is_left_out)| !**is_left_out);
+        let cells: Vec<String> = shown.map(|(((column, width), cell), _)| column.pad(cell, *width)).collect();
+        cells.join(GAP).trim_end().to_owned()
     }
+}
+
+/// How many characters a line of standard output has, where that is a terminal.
+pub(crate) fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
 /// Dollars with their sign: `$0.000150`.
@@ -285,5 +325,24 @@ mod tests {
         let expected = "NAME       N  NOTE\na          1\nlonger  1000  x";
         assert_eq!(Columns::table(&COLUMNS, &rows, "none"), expected);
         assert_eq!(Columns::table(&COLUMNS, &[], "none"), "none");
+    }
+
+    #[test]
+    fn what_can_be_spared_is_left_out_where_a_line_is_too_long_and_the_last_first() {
+        const COLUMNS: [Column; 4] =
+            [Column::Left("name"), Column::SpareLeft("of"), Column::SpareRight("n"), Column::Left("note")];
+        let row = ["a", "b", "1", "x"].map(str::to_owned).to_vec();
+        let line = |width| {
+            let mut layout = Columns::new(&COLUMNS);
+            layout.fit(std::slice::from_ref(&row));
+            layout.narrow(width);
+            format!("{}|{}", layout.header(), layout.line(&row))
+        };
+        let (all, some) = ("NAME  OF  N  NOTE|a     b   1  x", "NAME  OF  NOTE|a     b   x");
+        assert_eq!([line(None), line(Some(17)), line(Some(16))], [all, all, some]);
+        assert_eq!(
+            [line(Some(14)), line(Some(13)), line(Some(1))],
+            [some, "NAME  NOTE|a     x", "NAME  NOTE|a     x"]
+        );
     }
 }

@@ -13,7 +13,7 @@ use storage::{Actor, AuditAction, AuditFilter, AuditHead, AuditRow, Store};
 use crate::app::{App, now_us};
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns, local_time, parse_instant};
+use crate::format::{Column, Columns, local_time, parse_instant, terminal_width};
 use verify::{Accept, Verify};
 
 const COLUMNS: [Column; 6] = [
@@ -80,7 +80,7 @@ impl List {
         let document = json!({ "changes": rows.iter().map(document).collect::<Vec<_>>() });
         app.output.data(&document, || {
             let mut cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
-            text::fit(&mut cells, &COLUMNS.map(Column::header), text::terminal_width());
+            text::fit(&mut cells, &COLUMNS.map(Column::header), terminal_width());
             Columns::table(&COLUMNS, &cells, "nothing was changed")
         });
         Ok(())

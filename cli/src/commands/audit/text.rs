@@ -72,12 +72,6 @@ pub(super) fn fit(rows: &mut [Vec<String>], headers: &[&str], width: Option<usiz
     }
 }
 
-/// How many characters a line has, if it goes to a terminal.
-pub(super) fn terminal_width() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

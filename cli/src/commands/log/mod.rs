@@ -15,7 +15,7 @@ use storage::{LogFilter, LogOrder, LoggedRequest, Outcome, StatusFilter, Store};
 use crate::app::{App, now_us};
 use crate::commands::agent::parse_agent;
 use crate::failure::{Failure, chain};
-use crate::format::{Columns, parse_instant};
+use crate::format::{Columns, parse_instant, terminal_width};
 use crate::output::Output;
 #[cfg(test)]
 pub(super) use row::tests as rows_for_tests;
@@ -209,6 +209,7 @@ impl Printer {
         let rows: Vec<_> = requests.iter().map(|request| cells(request, chars)).collect();
         self.columns.fit(&rows);
         if !self.has_header && !rows.is_empty() && !self.output.is_json {
+            self.columns.narrow(terminal_width());
             self.output.line(&Value::Null, || self.columns.header());
             self.has_header = true;
         }

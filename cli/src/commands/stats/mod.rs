@@ -74,17 +74,17 @@ enum By {
 const COLUMNS: [Column; 13] = [
     Column::Left("group"),
     Column::Right("requests"),
-    Column::Right("refused"),
-    Column::Right("errors"),
+    Column::SpareRight("refused"),
+    Column::SpareRight("errors"),
     Column::Right("in"),
-    Column::Right("cached"),
+    Column::SpareRight("cached"),
     Column::Right("out"),
     Column::Right("cost"),
     Column::Left(""),
-    Column::Right("each"),
-    Column::Right("p50"),
-    Column::Right("p95"),
-    Column::Right("ttft p50"),
+    Column::SpareRight("each"),
+    Column::SpareRight("p50"),
+    Column::SpareRight("p95"),
+    Column::SpareRight("ttft p50"),
 ];
 
 impl Stats {
