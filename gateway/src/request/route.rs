@@ -71,7 +71,7 @@ pub(crate) fn canonical(raw: &[u8]) -> Result<Target<'_>, Denial> {
         return invalid("the request target has characters that must be escaped");
     };
     let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
-    if text.contains('#') || path.contains(['\\', ';', '"', '<', '>', '^', '`', '{', '|', '}']) {
+    if text.contains('#') || path.contains(['\\', ';', '"', '<', '>', '[', ']', '^', '`', '{', '|', '}']) {
         return invalid("the request path has characters that are not allowed");
     }
     if path.contains("//") || path.split('/').any(|segment| segment == "." || segment == "..") {
@@ -243,6 +243,8 @@ mod tests {
             "/a%zz",
             "/a|b",
             "/a%+1",
+            "/a[b",
+            "/a]b",
             "/é",
         ] {
             check_canonical(raw, None);
@@ -361,6 +363,7 @@ mod tests {
         fn a_canonical_path_is_its_own_canonical_form(raw in "/[ -~]{0,40}") {
             if let Ok(target) = canonical(raw.as_bytes()) {
                 let again = canonical(target.path.as_bytes());
+                prop_assert!(target.path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/%-._~:@!$&'()*+,=".contains(&byte)));
                 prop_assert_eq!(again.map(|again| again.path.into_owned()), Ok(target.path.into_owned()));
             }
         }
