@@ -115,6 +115,11 @@ pub(crate) fn terminal_width() -> Option<usize> {
     (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
+/// Bytes as digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Dollars with their sign: `$0.000150`.
 pub(crate) fn usd(amount: NanoUsd) -> String {
     match amount.to_string().strip_prefix('-') {

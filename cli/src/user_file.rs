@@ -7,8 +7,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
 
 use crate::failure::{Exit, Failure};
+use crate::format::hex;
 
 /// What is larger is nothing that a person writes keys, prompts or settings into.
 pub(crate) const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -57,6 +59,11 @@ pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 fn unsafe_file(path: &Path, fault: &str) -> Failure {
     let message = format!("{} {fault}, and is left alone", path.display());
     Failure::new(Exit::Unsafe, "unsafe_file", message).with_hint("name the file itself")
+}
+
+/// By which a content is known again.
+pub(crate) fn sha256(content: &[u8]) -> String {
+    hex(&Sha256::digest(content))
 }
 
 /// The permissions of a file.

@@ -7,13 +7,14 @@ import socket
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from chromium import Chromium
 from home import Home
-from process import Failure
+from pages import serve
+from process import Failure, expect
 
 HERE = Path(__file__).resolve().parent
 # A name whose owner has it lead to this machine, once the browser has his page.
@@ -84,18 +85,6 @@ class Provider:
         while True:
             self._listener.accept()[0].close()
             self.connections += 1
-
-
-def serve(handler):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server.server_address[1]
-
-
-def expect(holds, what):
-    if not holds:
-        raise Failure(what)
 
 
 def attempt(page, base, path, token):

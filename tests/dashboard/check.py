@@ -8,12 +8,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from chromium import Chromium
 from home import KEY, Home
-from process import Failure
+from pages import serve
+from process import Failure, expect
 
 CHAT = "/openai/v1/chat/completions"
 HOSTILE = '<img src=x onerror="window.hit=1">"\'<script>window.hit=1</script>'
@@ -72,18 +73,6 @@ class Neighbour(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
-def serve(handler):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server.server_address[1]
-
-
-def expect(holds, what):
-    if not holds:
-        raise Failure(what)
 
 
 def ask(home, token, model, stream=False):

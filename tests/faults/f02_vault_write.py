@@ -5,9 +5,9 @@ import pty
 import shutil
 
 from inject import counting, killed_at, points
-from process import Failure
+from process import Failure, expect
 from tokfence import PASSPHRASE
-from world import expect, give_to_user
+from world import give_to_user
 
 TITLE = "kill -9 at each sync and rename of a vault write"
 CALLS = ("fsync", "fdatasync", "rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat")

@@ -3,7 +3,8 @@ import shutil
 
 from inject import counting, killed_at, points
 from f02_vault_write import restore
-from world import AGENT, expect
+from process import expect
+from world import AGENT
 
 TITLE = "kill -9 at each write and sync of a policy change"
 CALLS = ("fdatasync", "fsync", "pwrite64")

@@ -4,7 +4,8 @@ import time
 
 from caller import Load
 from inject import failing
-from world import eventually, expect
+from process import expect
+from world import eventually
 
 TITLE = "failing writes, syncs and opens under the daemon"
 # SQLite syncs with `fsync`, as it is built here.

@@ -4,8 +4,8 @@ import subprocess
 import time
 
 from caller import Load
-from process import Failure
-from world import USER, eventually, expect
+from process import Failure, expect
+from world import USER, eventually
 
 TITLE = "the disk is full"
 DISK_BYTES = 8 << 20

@@ -3,7 +3,8 @@ import sqlite3
 import time
 
 from caller import Load
-from world import eventually, expect
+from process import expect
+from world import eventually
 
 TITLE = "another process locks the database"
 HEALTH_S = 0.05

@@ -2,8 +2,8 @@ import os
 import shutil
 
 from f02_vault_write import digest
-from process import Failure
-from world import AGENT, eventually, expect
+from process import Failure, expect
+from world import AGENT, eventually
 
 TITLE = "the database is damaged"
 

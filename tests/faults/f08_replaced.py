@@ -2,8 +2,8 @@ import contextlib
 import os
 import shutil
 
-from process import Failure
-from world import PATIENCE_S, USER, eventually, expect
+from process import Failure, expect
+from world import PATIENCE_S, USER, eventually
 
 TITLE = "database or vault moved away or replaced under the daemon"
 

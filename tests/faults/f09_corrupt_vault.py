@@ -1,7 +1,8 @@
 import contextlib
 
 from f02_vault_write import digest
-from world import eventually, expect
+from process import expect
+from world import eventually
 
 TITLE = "the vault is damaged"
 

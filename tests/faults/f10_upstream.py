@@ -9,8 +9,8 @@ import time
 import certificates
 from caller import connect, request_bytes
 from provider import STREAM_HEAD, chunk, content_event, json_answer, reset, wait_for_end
-from process import open_files
-from world import eventually, expect
+from process import expect, open_files
+from world import eventually
 
 TITLE = "providers that fail in every way"
 LIMITS = 'connect_timeout = "2s"\nfirst_byte_timeout = "1s"\nidle_timeout = "1s"'

@@ -3,8 +3,8 @@ import socket
 import struct
 
 from caller import request_bytes
-from process import open_files
-from world import eventually, expect
+from process import expect, open_files
+from world import eventually
 
 TITLE = "callers that leave, reset or half-close at every point"
 SETTLED_S = 5

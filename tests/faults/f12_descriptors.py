@@ -2,8 +2,8 @@ import contextlib
 import time
 
 from caller import Stream, connect
-from process import cpu_seconds, open_files
-from world import eventually, expect
+from process import cpu_seconds, expect, open_files
+from world import eventually
 
 TITLE = "no file descriptors are left"
 FILES = 64

@@ -4,8 +4,8 @@ import socket
 import time
 
 from caller import Load, request_bytes
-from process import resident_bytes
-from world import eventually, expect
+from process import expect, resident_bytes
+from world import eventually
 
 TITLE = "callers that are slow on purpose"
 HEAD_S = 12

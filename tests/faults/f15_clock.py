@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 
 from caller import Load, Stream
-from process import Failure
-from world import AGENT, USER, eventually, expect
+from process import Failure, expect
+from world import AGENT, USER, eventually
 
 TITLE = "the clock jumps, and days of other lengths"
 LIBRARIES = "/usr/lib/*/faketime/libfaketimeMT.so.1"

@@ -1,8 +1,7 @@
 import threading
 
 from caller import Load
-from process import Failure
-from world import expect
+from process import Failure, expect
 
 TITLE = "eight processes edit while requests run"
 EDITORS = 8

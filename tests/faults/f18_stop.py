@@ -5,7 +5,8 @@ import subprocess
 import time
 
 from caller import Stream, connect
-from world import USER, eventually, expect
+from process import expect
+from world import USER, eventually
 
 TITLE = "SIGTERM with 100 idle and 10 active callers"
 GRACE_S = 2

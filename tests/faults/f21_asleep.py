@@ -3,7 +3,8 @@ import signal
 import time
 
 from caller import Load
-from world import eventually, expect
+from process import expect
+from world import eventually
 
 TITLE = "the machine sleeps and wakes"
 # Each of the callers holds one connection to the provider at most.

@@ -2,7 +2,8 @@ import re
 from pathlib import Path
 
 from inject import counting
-from world import USER, expect
+from process import expect
+from world import USER
 
 TITLE = "what other processes of the same user get to see"
 

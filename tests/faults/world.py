@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from caller import Caller
-from process import Failure, Processes
+from process import Failure, Processes, expect
 from provider import Provider
 from tokfence import PASSPHRASE, Tokfence
 
@@ -34,11 +34,6 @@ def eventually(what, condition, patience=PATIENCE_S):
         if time.monotonic() > deadline:
             raise Failure(f"waited {patience} s in vain for: {what}")
         time.sleep(0.02)
-
-
-def expect(holds, what):
-    if not holds:
-        raise Failure(what)
 
 
 class World:

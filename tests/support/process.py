@@ -12,6 +12,11 @@ class Failure(Exception):
     """A check that did not hold; the message is what the person reading the report needs."""
 
 
+def expect(holds, what):
+    if not holds:
+        raise Failure(what)
+
+
 @dataclass(frozen=True)
 class Finished:
     code: int

@@ -1,12 +1,13 @@
 //! What was seen once, explained: the same words on the command line and on the owner's page.
 
 use policy::{RiskState, Rules, Signal, Subject, TimestampUs};
+use serde::Serialize;
 use storage::RiskEvent;
 
 use super::form::timestamp;
 
 /// An event, explained.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     /// What there is to say, each under a name of one word.
     pub facts: Vec<(&'static str, String)>,

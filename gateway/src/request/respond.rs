@@ -227,6 +227,7 @@ mod tests {
             assert!((400..=599).contains(&status(code)), "{code}");
         }
     }
+
     /// The page on what goes wrong has a row for each code, with its status.
     #[test]
     fn the_page_on_refusals_tells_of_each_with_its_status() {

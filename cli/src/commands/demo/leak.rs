@@ -8,6 +8,7 @@ use super::agent::Call;
 use super::mock::Mock;
 use super::{AGENT, MODEL, Stage, Step, check};
 use crate::app::now_us;
+use crate::commands::agent::random_bytes;
 use crate::failure::Failure;
 
 impl Stage {
@@ -49,10 +50,8 @@ impl Stage {
     }
 
     fn plant(&self) -> Result<String, Failure> {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(|error| Failure::failed("draw random bytes", &error))?;
         let shape = DecoyShape::OpenAi;
-        let value = decoy(shape, random);
+        let value = decoy(shape, random_bytes()?);
         let invalid = |error: policy::InvalidName| Failure::usage(error.to_string());
         let new = NewCanary {
             name: "spare".parse().map_err(invalid)?,

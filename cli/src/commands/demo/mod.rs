@@ -19,8 +19,9 @@ use storage::LogFilter;
 use vault::{Entry, EntryKind, KdfCost, NewEntry, NewSlot, Secret, Vault};
 
 use crate::app::{App, now_us};
-use crate::commands::agent::{Grant, mint};
+use crate::commands::agent::{Grant, mint, random_bytes};
 use crate::failure::{Exit, Failure};
+use crate::format::hex;
 use crate::output::Output;
 
 use agent::{Answer, Call};
@@ -255,9 +256,7 @@ fn make_vault(app: &App, key: &str) -> Result<Vault, Failure> {
 }
 
 fn random_hex() -> Result<String, Failure> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::failed("draw random bytes", &error))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&random_bytes::<16>()?))
 }
 
 /// A demo that shows something untrue is worse than one that fails.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::commands::agent::random_bytes;
 use crate::failure::{Exit, Failure};
+use crate::format::hex;
 
 /// The port on which OpenClaw listens in its container.
 pub(super) const PORT: u16 = 18_789;
@@ -81,7 +82,7 @@ pub(super) fn complete<'a>(
 }
 
 fn new_token() -> Result<String, Failure> {
-    Ok(random_bytes::<24>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&random_bytes::<24>()?))
 }
 
 /// Puts one document into another: its values in the place of those that are there, or only where there is none.

@@ -11,7 +11,6 @@ use gateway::home::make_private_dir;
 use policy::{ProviderId, Scope};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use storage::AuditAction;
 use vault::{Entries, EntryKind, OnConflict, Secret, Vault};
 use zeroize::Zeroizing;
@@ -136,15 +135,17 @@ fn reason_to_leave(config: &Config, key: &Finding) -> Option<String> {
 
 /// Leaves keys of which the vault has another, or of which there are several.
 fn choose(vault: &Vault, findings: &mut Findings) {
-    let mut distinct: BTreeMap<ProviderId, BTreeSet<[u8; 32]>> = BTreeMap::new();
-    let hash = |text: &str| -> [u8; 32] { Sha256::digest(text.as_bytes()).into() };
+    let mut distinct: BTreeMap<ProviderId, BTreeSet<String>> = BTreeMap::new();
     for key in findings.keys.iter().filter(|key| key.reason.is_none()) {
-        distinct.entry(key.provider.clone()).or_default().insert(hash(key.key.expose()));
+        distinct
+            .entry(key.provider.clone())
+            .or_default()
+            .insert(user_file::sha256(key.key.expose().as_bytes()));
     }
     for key in findings.keys.iter_mut().filter(|key| key.reason.is_none()) {
         let provider = key.provider.clone();
         match vault.entry(provider.as_str(), EntryKind::Inference) {
-            Some(entry) if hash(entry.secret().expose()) == hash(key.key.expose()) => {}
+            Some(entry) if entry.secret().expose() == key.key.expose() => {}
             Some(entry) => {
                 let last4 = entry.secret().last4();
                 leave(
@@ -213,13 +214,13 @@ fn draft(path: &Path, mut keys: Vec<(&Finding, usize)>, token: &str) -> Result<D
         spots.push(Spot { provider: key.provider.to_string(), start, bytes: token.len() });
     }
     content.extend_from_slice(&old[at..]);
-    let changed =
-        Changed { path: path.to_owned(), sha256_before: hex(&old), sha256_after: hex(&content), spots };
+    let changed = Changed {
+        path: path.to_owned(),
+        sha256_before: user_file::sha256(&old),
+        sha256_after: user_file::sha256(&content),
+        spots,
+    };
     Ok(Draft { content, changed })
-}
-
-fn hex(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The variables that lead SDKs of these providers to the gateway.
@@ -290,10 +291,10 @@ impl Changed {
         let unsafe_now = |message: String| Failure::new(Exit::Unsafe, CHANGED, message);
         let path = self.path.display();
         let current = user_file::read(&self.path)?.unwrap_or_default();
-        if hex(&current) == self.sha256_before {
+        if user_file::sha256(&current) == self.sha256_before {
             return Ok(Zeroizing::new(current));
         }
-        if hex(&current) != self.sha256_after {
+        if user_file::sha256(&current) != self.sha256_after {
             let message = format!("{path} was changed since its keys were moved; nothing is put back");
             return Err(unsafe_now(message).with_hint("the keys are in the vault; write them there by hand"));
         }
@@ -309,7 +310,7 @@ impl Changed {
             at += between + spot.bytes;
         }
         content.extend_from_slice(current.get(at..).unwrap_or_default());
-        if hex(&content) == self.sha256_before {
+        if user_file::sha256(&content) == self.sha256_before {
             return Ok(content);
         }
         Err(unsafe_now(format!("the vault holds other keys than those that stood in {path}")))

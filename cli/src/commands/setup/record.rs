@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use gateway::home::make_private_dir;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::app::App;
 use crate::failure::{Exit, Failure};
@@ -82,7 +81,7 @@ impl Written {
             path: path.to_owned(),
             backup: None,
             mode: None,
-            sha256: hash(new),
+            sha256: user_file::sha256(new),
             folders: folders.map(Path::to_owned).collect(),
         };
         if let Some(old) = old {
@@ -94,12 +93,12 @@ impl Written {
 
     /// The same for other content that takes the place of what was written.
     pub(super) fn again(&self, new: &[u8]) -> Self {
-        Self { sha256: hash(new), ..self.clone() }
+        Self { sha256: user_file::sha256(new), ..self.clone() }
     }
 
     /// Whether this is what was written.
     pub(super) fn is_as_written(&self, content: Option<&[u8]>) -> bool {
-        content.is_some_and(|content| hash(content) == self.sha256)
+        content.is_some_and(|content| user_file::sha256(content) == self.sha256)
     }
 
     /// What the file held before.
@@ -163,8 +162,4 @@ fn back_up(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
     let place = places.next().ok_or_else(|| io::Error::other("there are too many backups beside it"))?;
     user_file::put(&place, content, PRIVATE)?;
     Ok(place)
-}
-
-fn hash(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
