@@ -291,8 +291,11 @@ fn at_a_terminal_a_shell_has_jobs_and_an_interrupt_ends_only_what_runs_in_it() {
     let command = std::mem::replace(run.inner(), std::process::Command::new("true"));
     let mut terminal = spawn_command(command, Some(PATIENCE.as_millis().try_into().unwrap())).unwrap();
     terminal.exp_string("> ").unwrap();
-    terminal.send_line("echo $((6*7)); sleep 600").unwrap();
+    terminal.send_line("echo $((6*7)); sleep 86397.125").unwrap();
     terminal.exp_string("42").unwrap();
+    // Before the shell has given it the terminal, an interrupt is the shell's own.
+    let sleeps = || processes("86397.125").iter().any(|words| words.starts_with("sleep"));
+    eventually("sleep to run", || sleeps().then_some(()));
     terminal.send_control('c').unwrap();
     terminal.exp_string("> ").unwrap();
     terminal.send_line("sleep 600 & jobs; echo $((7*8))").unwrap();
