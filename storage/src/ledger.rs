@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
-use policy::{BudgetId, Denial, Plan, Rules, TimestampUs};
+use policy::{BudgetId, Denial, DenialCode, Plan, Rules, TimestampUs};
 
 use crate::books::{Attempt, Held};
 use crate::error::Error;
@@ -25,6 +25,9 @@ use crate::leases::Warning;
 use crate::reservation::Reservation;
 use crate::row::RequestRow;
 use crate::shared::{Entry, Shared, lock, shutting_down, take};
+
+/// For how long a commit proves that the next one will succeed as well.
+const PROOF_LASTS: Duration = Duration::from_secs(1);
 
 /// The way into the request log; cheap to clone.
 #[derive(Clone, Debug)]
@@ -120,6 +123,36 @@ impl Ledger {
         Ok(Reservation::new(shared, *plan.quote(), held, output))
     }
 
+    /// Waits until it is certain that rows can be written: something was committed within the last second, or is now.
+    /// For whoever wants no request without a row; the caller sets the limit of its patience.
+    ///
+    /// # Errors
+    /// `state_unavailable` while the database refuses, and when the writer has ended.
+    pub async fn prove_writing(&self) -> Result<(), Denial> {
+        let shared = &self.shared;
+        let is_proven = || lock(&shared.committed_at).is_some_and(|at| at.elapsed() < PROOF_LASTS);
+        let mut turn = Turn { shared, number: None };
+        poll_fn(|cx| {
+            if shared.has_ended.load(Ordering::SeqCst) {
+                return Poll::Ready(Err(shutting_down()));
+            }
+            if is_proven() {
+                return Poll::Ready(Ok(()));
+            }
+            if lock(&shared.failing).is_some() {
+                return Poll::Ready(Err(unwritable()));
+            }
+            turn.wait(cx.waker());
+            // A commit that ended before that woke nobody.
+            if is_proven() {
+                return Poll::Ready(Ok(()));
+            }
+            shared.wake_writer();
+            Poll::Pending
+        })
+        .await
+    }
+
     async fn hold(&self, plan: &Plan) -> Result<(Vec<Held>, u64), Denial> {
         let (shared, now) = (&self.shared, self.now());
         let mut waits_for = None;
@@ -135,8 +168,7 @@ impl Ledger {
                 Attempt::Wait(round) => {
                     waits_for = Some(round);
                     // Under the lock: a round that ends in between finds the waker.
-                    let number = turn.number();
-                    lock(&shared.waiting).insert(number, cx.waker().clone());
+                    turn.wait(cx.waker());
                     drop(books);
                     shared.wake_writer();
                     Poll::Pending
@@ -236,6 +268,11 @@ impl Ledger {
     }
 }
 
+fn unwritable() -> Denial {
+    let message = "the request log cannot be written at the moment, and `logging.required` is set";
+    Denial::new(DenialCode::StateUnavailable, message).with_hint("tokfence status")
+}
+
 /// The turn of a request that may have to wait. One that gives up leaves no waker behind: with a database that is out
 /// of order for long, they would be as many as the requests that came in the meantime.
 struct Turn<'a> {
@@ -245,8 +282,11 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn number(&mut self) -> u64 {
-        *self.number.get_or_insert_with(|| self.shared.turns.fetch_add(1, Ordering::Relaxed))
+    /// Has the next round of the writer wake `waker`.
+    fn wait(&mut self, waker: &Waker) {
+        let turns = &self.shared.turns;
+        let number = *self.number.get_or_insert_with(|| turns.fetch_add(1, Ordering::Relaxed));
+        lock(&self.shared.waiting).insert(number, waker.clone());
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) flush_done: Mutex<u64>,
     pub(crate) flush_changed: Condvar,
     pub(crate) failing: Mutex<Option<Failing>>,
+    /// The last commit, of rows or of anything else; `None` after a failure.
+    pub(crate) committed_at: Mutex<Option<Instant>>,
     pub(crate) books: Mutex<Books>,
     /// Requests that wait for a round of the writer, by their turn.
     pub(crate) waiting: Mutex<HashMap<u64, Waker>>,
@@ -99,6 +101,7 @@ impl Shared {
             flush_done: Mutex::new(0),
             flush_changed: Condvar::new(),
             failing: Mutex::new(None),
+            committed_at: Mutex::new(None),
             books: Mutex::new(Books::new()),
             waiting: Mutex::default(),
             turns: AtomicU64::new(0),
@@ -177,10 +180,12 @@ impl Shared {
         let cause = std::error::Error::source(error);
         let message = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
         *failing = Some(Failing { code: error.code(), message, since });
+        *lock(&self.committed_at) = None;
     }
 
     pub(crate) fn note_success(&self) {
         *lock(&self.failing) = None;
+        *lock(&self.committed_at) = Some(Instant::now());
     }
 }
 

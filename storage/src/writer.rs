@@ -268,7 +268,8 @@ impl Log {
             let refused = entries.iter().filter(|entry| matches!(entry, Entry::Refused(_))).count();
             let (settled, any) = (entries.len() - refused, !entries.is_empty());
             let batch = self.batch(entries, gives_all_back);
-            if any || !batch.steps.is_empty() || Instant::now() >= self.clock_due {
+            let is_wanted = any || !batch.steps.is_empty() || self.shared.has_waiting();
+            if is_wanted || Instant::now() >= self.clock_due {
                 let rows: u64 = batch.rows.iter().map(|row| row.repeats).sum();
                 let rejected = self.persist(batch)?;
                 self.shared.rows_rejected.fetch_add(rejected, Ordering::Relaxed);

@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
 use policy::{Basis, NanoUsd, Transport, Usage};
+use rusqlite::{Connection, TransactionBehavior};
 use rustix::process::Signal;
 use storage::{Outcome, RequestRow, Store};
 
-use crate::support::{Client, Gateway, PATIENCE, Request, Then, chunk, eventually, json, rows, sse};
+use crate::support::{Client, Gateway, PATIENCE, Request, Setup, Then, chunk, eventually, json, rows, sse};
 
 const CHAT: &str = "/openai/v1/chat/completions";
 const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}"#;
@@ -354,4 +355,28 @@ fn every_answered_request_is_in_the_log_after_a_crash_once_it_was_flushed() {
     let mut client = Client::tcp(serving["address"].as_str().unwrap().parse().unwrap());
     client.ask(&Request::post(CHAT, BODY).bearer(&gateway.token)).expect(200);
     eventually("the row of the second life", || (gateway.rows().len() == 21).then_some(()));
+}
+
+#[test]
+fn where_the_log_is_required_nothing_is_let_through_while_it_cannot_be_written() {
+    let required = Setup { tables: "[logging]\nrequired = true\n".to_owned(), ..Setup::default() };
+    for (setup, while_locked) in [(required, 503), (Setup::default(), 200)] {
+        let gateway = Gateway::start_with(&setup);
+        let ask = || gateway.ask(Request::post(CHAT, BODY));
+        ask().expect(200);
+        let mut database = Connection::open(gateway.home.file("tokfence.db")).unwrap();
+        database.busy_timeout(PATIENCE).unwrap();
+        let lock = database.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        // What was committed a moment ago proves for a second that the next row can be written as well.
+        let locked =
+            eventually("the answer", || Some(ask()).filter(|answer| answer.status() == while_locked));
+        if while_locked == 503 {
+            locked.expect_refusal(503, "state_unavailable");
+            let asked = gateway.mock.bytes();
+            ask().expect_refusal(503, "state_unavailable");
+            assert_eq!(gateway.mock.bytes(), asked);
+        }
+        drop(lock);
+        eventually("the next to be served", || Some(ask()).filter(|answer| answer.status() == 200));
+    }
 }

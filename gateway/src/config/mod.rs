@@ -136,6 +136,8 @@ pub struct Logging {
     pub db_path: PathBuf,
     /// After how many days rows are removed; `None` keeps them.
     pub retention_days: Option<u32>,
+    /// Whether a request is refused that cannot be logged.
+    pub required: bool,
 }
 
 /// `[metrics]`
@@ -395,9 +397,10 @@ fn read_logging(reader: &mut Reader<'_>, root: &mut Section<'_>, home: &Path) ->
     let mut section = reader.section(root, "logging");
     let path = reader.value(&mut section, "db_path", text).unwrap_or_else(|| "tokfence.db".to_owned());
     let days = reader.value(&mut section, "retention_days", |value| integer(value, 0, 36_500)).unwrap_or(90);
+    let required = reader.value(&mut section, "required", boolean).unwrap_or(false);
     reader.finish(section);
     let days = u32::try_from(days).expect("at most a hundred years");
-    Logging { db_path: expand(&path, home), retention_days: (days > 0).then_some(days) }
+    Logging { db_path: expand(&path, home), retention_days: (days > 0).then_some(days), required }
 }
 
 fn read_metrics(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Metrics {

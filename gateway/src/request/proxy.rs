@@ -102,18 +102,24 @@ impl Gateway {
         ctx.search_request(session.req_header(), &upstream, &route.upstream_target)?;
         let plan = admit(ctx, capability)?;
         ctx.take_tokens()?;
-        let reservation = self.reserve(plan).await?;
+        let reservation = self.reserve(plan, ctx.snapshot.config.logging.required).await?;
         ctx.prepared();
         ctx.reserved(reservation, upstream, route.upstream_target)?;
         Ok(Decision::Proxy)
     }
 
     /// Takes a place in the log and what the request may cost from its budgets. Waits only while budgets are being
-    /// borrowed from, and not for ever.
-    async fn reserve(&self, plan: Plan) -> Result<Reservation, Denial> {
-        let reserve = self.shared.ledger.reserve(plan);
+    /// borrowed from, or until it `must_be_logged` for certain, and not for ever.
+    async fn reserve(&self, plan: Plan, must_be_logged: bool) -> Result<Reservation, Denial> {
+        let ledger = &self.shared.ledger;
+        let reserve = async {
+            if must_be_logged {
+                ledger.prove_writing().await?;
+            }
+            ledger.reserve(plan).await
+        };
         tokio::time::timeout(RESERVE_PATIENCE, reserve).await.unwrap_or_else(|_| {
-            let message = "the budgets cannot be read or written at the moment";
+            let message = "the budgets or the log cannot be read or written at the moment";
             Err(Denial::new(DenialCode::StateUnavailable, message).with_hint("tokfence status"))
         })
     }
