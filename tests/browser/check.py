@@ -137,6 +137,20 @@ def check_rebinding(browser, home):
     return count
 
 
+def check_listed(browser, attacker, args, provider):
+    """The owner may list a page. That one reads what it asks for with a capability, and a page on another port does not."""
+    listed = f"http://127.0.0.1:{attacker}"
+    with Home(args.tokfence, f"http://127.0.0.1:{provider.port}", daemon=f'allowed_origins = ["{listed}"]') as home:
+        base = f"http://127.0.0.1:{home.tcp[1]}"
+        found = attempt(browser.page(f"{listed}/"), base, CHAT, home.token)
+        # The provider ends every connection, which the page is told.
+        expect("upstream_" in (found["fetch-post"] or ""), f"a listed page reads no answer: {found['fetch-post']}")
+        expect("missing_capability" in (found["fetch"] or ""), f"a listed page needs no capability: {found['fetch']}")
+        found = attempt(browser.page(f"http://127.0.0.1:{serve(Attacker)}/"), base, CHAT, home.token)
+        read = {how: text for how, text in found.items() if text is not None}
+        expect(not read, f"a page that is not listed could read {read}")
+
+
 def check_log(home):
     """Everything was refused, and the log says why."""
     home.settled(lambda: home.status()["in_flight"] == 0)
@@ -159,8 +173,10 @@ def run(args):
         refused = check_log(home)
         expect(provider.connections == 0, f"{provider.connections} connections to the provider")
         expect(home.is_alive(), "the gateway is gone")
+    with Chromium(args.chromium, f"MAP {REBOUND} 127.0.0.1") as browser:
+        check_listed(browser, attacker, args, provider)
     told = ", ".join(f"{count} x {code}" for code, count in sorted(refused.items()))
-    print(f"{tried} attempts of {known} kinds in {time.monotonic() - began:.0f} s: nothing was read or sent on; {told}")
+    print(f"{tried} attempts of {known} kinds in {time.monotonic() - began:.0f} s: nothing was read or sent on; {told}; a listed page reads")
 
 
 def main():

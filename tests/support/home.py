@@ -24,11 +24,11 @@ UNRESTRICTED = "[risk.signals]\n" + "".join(f'{signal} = "log"\n' for signal in 
 class Home(Tokfence):
     """Use it in a `with`: the gateway ends with the block."""
 
-    def __init__(self, binary, upstream, tables=""):
+    def __init__(self, binary, upstream, tables="", daemon=""):
         self._folder = tempfile.TemporaryDirectory(prefix="tokfence-attack-")
         path = Path(self._folder.name)
         super().__init__(os.path.abspath(binary), path, Processes(), {"PATH": os.environ["PATH"]})
-        config = f'[daemon]\nport = 0\nshutdown_grace = "2s"\n[metrics]\nlisten = "127.0.0.1:0"\n{tables}\n{UNRESTRICTED}'
+        config = f'[daemon]\nport = 0\nshutdown_grace = "2s"\n{daemon}\n[metrics]\nlisten = "127.0.0.1:0"\n{tables}\n{UNRESTRICTED}'
         config += f'[providers.{PROVIDER}]\nupstream = "{upstream}"\nlocal = true\n'
         (path / "config.toml").write_text(config)
 

@@ -26,6 +26,7 @@ mod exhaustion;
 mod fence;
 mod benign;
 mod control;
+mod cors;
 mod audit;
 mod ratelimits;
 mod risk;

@@ -104,7 +104,7 @@ pub(crate) async fn answer(session: &mut Session, ctx: &mut Context) -> Result<(
     let document = mint(ctx, parent.clone(), order).await?;
     ctx.stage = Stage::Unlogged;
     // A caller that is gone has lost the token, which its owner can revoke by its id.
-    let _ = respond::created(session, &document, ctx.id).await;
+    let _ = respond::created(session, &document, ctx).await;
     Ok(())
 }
 

@@ -8,12 +8,15 @@ use http::{HeaderName, Method};
 use policy::{Denial, DenialCode};
 
 use crate::config::Daemon;
+use crate::request::cors;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-const METHODS: [Method; 6] =
+/// The methods that requests may have.
+pub(crate) const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// Checks host, origin and method, in the order of `DenialCode`'s precedence.
+/// Checks host, origin and method, in the order of `DenialCode`'s precedence. What has an `Origin` and passes is from a
+/// listed page.
 ///
 /// # Errors
 /// The [`Denial`] to answer with.
@@ -26,7 +29,7 @@ pub(crate) fn check(daemon: &Daemon, port: u16, method: &Method, headers: &Heade
             .with_hint("call 127.0.0.1 or localhost, or list the name in `daemon.allowed_hosts`"));
     }
     check_origin(daemon, headers)?;
-    if !METHODS.contains(method) {
+    if !METHODS.contains(method) && !cors::is_preflight(method, headers) {
         return Err(Denial::new(DenialCode::MethodNotAllowed, "the method is not allowed"));
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header;
+use http::header::{self, HeaderValue};
 use pingora::http::ResponseHeader;
 use policy::{Basis, Denial, DenialCode, NanoUsd, RequestId, RouteClass, TimestampUs, Usage};
 use storage::{LogText, Outcome, RequestRow, Reservation, Used};
@@ -36,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) connection: Arc<Connection>,
     pub(crate) id: RequestId,
+    /// The origin of the listed web page that asks.
+    pub(crate) page: Option<HeaderValue>,
     pub(crate) started_at: TimestampUs,
     started: Instant,
     /// How much of the time was spent waiting for the caller.
@@ -141,6 +143,7 @@ impl Context {
             shared,
             connection: Arc::new(Connection::tcp(false)),
             started_at,
+            page: None,
             started: Instant::now(),
             waited: Duration::ZERO,
             facts: Facts::default(),

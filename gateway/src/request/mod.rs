@@ -5,6 +5,7 @@ pub(crate) mod proxy;
 pub(crate) mod context;
 pub(crate) mod facts;
 pub(crate) mod boundary;
+pub(crate) mod cors;
 pub(crate) mod route;
 pub(crate) mod authenticate;
 pub(crate) mod rates;

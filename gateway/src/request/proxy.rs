@@ -27,6 +27,7 @@ use crate::request::authenticate::authenticate;
 use crate::request::body;
 use crate::request::boundary;
 use crate::request::context::{Answer, Context, Stage};
+use crate::request::cors;
 use crate::request::cutting;
 use crate::request::facts::anonymous;
 use crate::request::fencing;
@@ -67,7 +68,14 @@ impl Gateway {
         }
         let request = session.req_header();
         boundary::check(&snapshot.config.daemon, self.shared.port, &request.method, &request.headers)?;
+        ctx.page = request.headers.get(header::ORIGIN).cloned();
         let target = route::canonical(request.raw_path())?;
+        if cors::is_preflight(&request.method, &request.headers) {
+            ctx.stage = Stage::Unlogged;
+            // When the browser is gone there is nobody left to tell.
+            let _ = respond::preflight(session, ctx).await;
+            return Ok(Decision::Answered);
+        }
         if let Some(own) = route::own(&target.path) {
             return self.answer_own(session, ctx, own).await;
         }
@@ -136,7 +144,7 @@ impl Gateway {
                 ctx.stage = Stage::Unlogged;
                 body::drain(session).await;
                 // When the caller is gone there is nobody left to tell.
-                let _ = respond::health(session, self.shared.health(), ctx.id).await;
+                let _ = respond::health(session, ctx).await;
             }
             Own::Attenuate => attenuate::answer(session, ctx).await?,
             Own::Unknown => return Err(Denial::new(DenialCode::InvalidRoute, "there is no such endpoint")),
@@ -361,6 +369,9 @@ impl ProxyHttp for Gateway {
             fencing::make_chunked(response)?;
         }
         ctx.begin_fence(session, response)?;
+        if let Some(page) = &ctx.page {
+            cors::let_read(response, page)?;
+        }
         response.insert_header(REQUEST_ID, ctx.id.to_string())
     }
 

@@ -7,6 +7,7 @@ use policy::{Denial, DenialCode, NanoUsd, RequestId, Shortage, Unit};
 use serde_json::{Value, json};
 
 use crate::request::context::Context;
+use crate::request::cors;
 use crate::wire::WireFormat;
 
 /// The HTTP status of a code.
@@ -173,18 +174,31 @@ pub(crate) fn is_begun(session: &Session) -> bool {
 pub(crate) async fn refuse(session: &mut Session, denial: &Denial, ctx: &Context) -> pingora::Result<()> {
     let body = body(denial, ctx.id, ctx.facts.wire());
     let body = ctx.shared.watch.load().clean(&body).into_owned();
-    send(session, status(denial.code()), fields(denial, ctx.id), body).await
+    send(session, status(denial.code()), fields(denial, ctx.id), body, ctx).await
 }
 
 /// The answer to a health check: that we are here and whether we serve. It needs no capability.
-pub(crate) async fn health(session: &mut Session, status: &str, id: RequestId) -> pingora::Result<()> {
-    let body = json!({ "name": "tokfence", "status": status }).to_string();
-    send(session, 200, common_fields(id), body).await
+pub(crate) async fn health(session: &mut Session, ctx: &Context) -> pingora::Result<()> {
+    let body = json!({ "name": "tokfence", "status": ctx.shared.health() }).to_string();
+    send(session, 200, common_fields(ctx.id), body, ctx).await
 }
 
 /// The answer to a request that made something. Nobody may keep it: a token is in it.
-pub(crate) async fn created(session: &mut Session, document: &Value, id: RequestId) -> pingora::Result<()> {
-    send(session, 201, common_fields(id), document.to_string()).await
+pub(crate) async fn created(session: &mut Session, document: &Value, ctx: &Context) -> pingora::Result<()> {
+    send(session, 201, common_fields(ctx.id), document.to_string(), ctx).await
+}
+
+/// The answer to a browser that asks whether a listed page may send a request.
+pub(crate) async fn preflight(session: &mut Session, ctx: &Context) -> pingora::Result<()> {
+    let mut header = ResponseHeader::build(204, None)?;
+    for (name, value) in cors::preflight_fields(&session.req_header().headers) {
+        header.insert_header(name, value)?;
+    }
+    header.insert_header("x-tokfence-request-id", ctx.id.to_string())?;
+    if let Some(page) = &ctx.page {
+        cors::let_read(&mut header, page)?;
+    }
+    session.write_response_header(Box::new(header), true).await
 }
 
 async fn send(
@@ -192,12 +206,16 @@ async fn send(
     status: u16,
     fields: Vec<(&'static str, String)>,
     body: String,
+    ctx: &Context,
 ) -> pingora::Result<()> {
     let mut header = ResponseHeader::build(status, Some(fields.len() + 1))?;
     for (name, value) in fields {
         header.insert_header(name, value)?;
     }
     header.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    if let Some(page) = &ctx.page {
+        cors::let_read(&mut header, page)?;
+    }
     session.write_response_header(Box::new(header), false).await?;
     let is_head = session.req_header().method == http::Method::HEAD;
     let body = if is_head { None } else { Some(Bytes::from(body)) };
