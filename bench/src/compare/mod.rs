@@ -21,7 +21,7 @@ use setup::Setup;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompareArgs {
-    /// Rounds that count; one more warms up
+    /// Rounds; each load of them follows a short one that warms up
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Length of each load

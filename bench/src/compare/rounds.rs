@@ -7,9 +7,16 @@ use crate::measure::{Measurement, measure};
 use crate::report::{Metric, Samples, Section};
 use crate::subject::{Name, Subject};
 
-const WARM_UP_SECONDS_MAX: f64 = 0.5;
+/// Each load follows a short one of its kind on the same subject, which is not counted: whoever waits for its turn for
+/// some seconds loses its place in the caches, and on some machines its pages.
+const WARM_UP_SECONDS: f64 = 0.2;
+/// The same for streams whose length is told in events.
+const WARM_UP_EVENTS: u32 = 20;
 
-/// A short round to warm up, then all rounds.
+/// Events of a paced stream that counts.
+const PACED_EVENTS: u32 = 200;
+
+/// All rounds.
 pub(super) async fn measure_all(
     args: &CompareArgs,
     subjects: &mut [Subject],
@@ -19,12 +26,9 @@ pub(super) async fn measure_all(
     if sections.is_empty() {
         return Ok(());
     }
-    if !args.quick {
-        measure_round(args, &sections, None, subjects, &mut Samples::default()).await?;
-    }
     for round in 0..args.rounds() {
         progress(&format!("round {} of {}", round + 1, args.rounds()));
-        measure_round(args, &sections, Some(round), subjects, samples).await?;
+        measure_round(args, &sections, round, subjects, samples).await?;
     }
     Ok(())
 }
@@ -43,20 +47,23 @@ fn sections(args: &CompareArgs) -> Vec<Section> {
     parts.into_iter().filter(|(part, _)| args.wants(*part)).map(|(_, section)| section).collect()
 }
 
-/// One load of each section on each subject; without a number it is a short one to warm up.
+/// One load of each section on each subject, who begin by turns.
 async fn measure_round(
     args: &CompareArgs,
     sections: &[Section],
-    round: Option<u32>,
+    round: u32,
     subjects: &mut [Subject],
     samples: &mut Samples,
 ) -> Result<()> {
-    let seconds = if round.is_some() { args.seconds() } else { args.seconds().min(WARM_UP_SECONDS_MAX) };
-    let shift = usize::try_from(round.unwrap_or(0)).unwrap_or(0) % subjects.len();
+    let shift = usize::try_from(round).unwrap_or(0) % subjects.len();
     for &section in sections {
-        let arguments = arguments(&load(args, section, seconds));
+        let warm_up = arguments(&load(args, section, WARM_UP_SECONDS, WARM_UP_EVENTS));
+        let arguments = arguments(&load(args, section, args.seconds(), PACED_EVENTS));
         let (last, first) = subjects.split_at_mut(shift);
         for subject in first.iter_mut().chain(last).filter(|subject| args.measures(section, subject.name)) {
+            if !args.quick {
+                measure(subject, &warm_up).await?;
+            }
             let measurement = measure(subject, &arguments).await?;
             keep(samples, section, subject.name, &measurement);
         }
@@ -65,7 +72,7 @@ async fn measure_round(
 }
 
 /// The arguments of `bench load` for a section of the rounds.
-fn load(args: &CompareArgs, section: Section, seconds: f64) -> String {
+fn load(args: &CompareArgs, section: Section, seconds: f64, paced_events: u32) -> String {
     let (connections, rate) = (args.connections, args.rate);
     match section {
         Section::Json => format!("--workload json --connections {connections} --seconds {seconds}"),
@@ -84,7 +91,9 @@ fn load(args: &CompareArgs, section: Section, seconds: f64) -> String {
         Section::Sse66 => {
             format!("--workload whole --connections {connections} --seconds {seconds} --events 62")
         }
-        Section::Paced => "--workload paced --connections 20 --requests 20 --events 200 --gap-ms 5".into(),
+        Section::Paced => {
+            format!("--workload paced --connections 20 --requests 20 --events {paced_events} --gap-ms 5")
+        }
         // Measured apart from the rounds.
         Section::Memory | Section::Start | Section::Overrun => String::new(),
     }
