@@ -16,7 +16,7 @@ use policy::{Denial, DenialCode};
 use crate::config::Limits;
 use crate::state::Shared;
 
-/// The engine's replay buffer, a constant of its own.
+/// The engine's replay buffer, a constant of its own; the one that it reads through is as large.
 const REPLAY_BYTES: u64 = 64 * 1024;
 /// A body of a refused request is read to its end up to here, so that the caller gets to read the refusal.
 const DRAINED_BYTES_MAX: u64 = 1024 * 1024;
@@ -51,7 +51,8 @@ struct MemoryShare {
 
 impl MemoryShare {
     /// Makes room in `body` for `more` bytes, and takes what that is. A body is charged as it arrives, so that announcing a
-    /// large one takes nothing from others; but for all that it takes up, which is up to twice of what has arrived.
+    /// large one takes nothing from others; but for all that it takes up, which is up to twice of what has arrived, and
+    /// what the engine has beside it.
     fn make_room(
         &mut self,
         body: &mut Vec<u8>,
@@ -65,7 +66,7 @@ impl MemoryShare {
         }
         let expected = usize::try_from(expected).unwrap_or(usize::MAX);
         let room = needed.max(expected.min(body.capacity().saturating_mul(2)));
-        self.take((room - body.capacity()) as u64, memory_max)?;
+        self.take(taken_up_by(room) - taken_up_by(body.capacity()), memory_max)?;
         body.reserve_exact(room - body.len());
         Ok(())
     }
@@ -83,6 +84,12 @@ impl MemoryShare {
         }
         Ok(())
     }
+}
+
+/// What a body in so much room takes up: the engine has the last of it twice more, where it is read and where it is replayed.
+fn taken_up_by(room: usize) -> u64 {
+    let room = room as u64;
+    room + 2 * room.min(REPLAY_BYTES)
 }
 
 impl Drop for MemoryShare {
@@ -104,7 +111,7 @@ impl StoredBody {
     pub(crate) fn replace(&mut self, bytes: Vec<u8>) {
         let Some(shared) = self.shared.clone() else { return self.bytes = bytes.into() };
         let mut share = MemoryShare { shared, bytes: 0 };
-        share.add(bytes.capacity() as u64);
+        share.add(taken_up_by(bytes.capacity()));
         *self = Self::new(bytes, share);
     }
 
