@@ -4,10 +4,13 @@ import contextlib
 import http.client
 import itertools
 import json
+import re
 import socket
 import threading
 import time
 from dataclasses import dataclass
+
+from process import expect
 
 _numbers = itertools.count(1)
 
@@ -40,10 +43,10 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Caller:
-    """One connection, made anew when it breaks."""
+    """One connection, made anew when it breaks; to the socket, or to the port where `is_tcp`."""
 
-    def __init__(self, house, timeout=30, provider="openai"):
-        self._house, self._timeout, self._provider = house, timeout, provider
+    def __init__(self, house, timeout=30, provider="openai", is_tcp=False):
+        self._house, self._timeout, self._provider, self._is_tcp = house, timeout, provider, is_tcp
         self._connection = None
 
     def ask(self, scene="plain", stream=False, max_tokens=300):
@@ -66,34 +69,54 @@ class Caller:
             self._connection.close()
             self._connection = None
 
+    def _connect(self):
+        if self._is_tcp:
+            return http.client.HTTPConnection(self._house.address, timeout=self._timeout)
+        return UnixConnection(self._house.socket, self._timeout)
+
     def _exchange(self, method, path, body, headers, number):
         started = time.monotonic()
         try:
             if self._connection is None:
-                self._connection = UnixConnection(self._house.socket, self._timeout)
+                self._connection = self._connect()
             self._connection.request(method, path, body, headers)
             response = self._connection.getresponse()
             text = response.read()
         except (OSError, http.client.HTTPException):
             self.close()
             raise
-        seconds = time.monotonic() - started
-        identity = response.getheader("x-tokfence-request-id", "")
-        return Answer(number, response.status, identity, code_of(response.status, text), text, seconds)
+        return answer_of(response, text, number, started)
 
 
-def request_body(house, number, scene="plain", stream=False, max_tokens=300):
-    content = f"house={house.name} number={number} scene={scene}."
+def answer_of(response, text, number, started):
+    identity = response.getheader("x-tokfence-request-id", "")
+    seconds = time.monotonic() - started
+    return Answer(number, response.status, identity, code_of(response.status, text), text, seconds)
+
+
+def read_answer(sock, number, started):
+    """The answer to a request that was sent over a bare connection."""
+    with http.client.HTTPResponse(sock) as response:
+        response.begin()
+        return answer_of(response, response.read(), number, started)
+
+
+def request_body(house, number, scene="plain", stream=False, max_tokens=300, padding=0):
+    content = f"house={house.name} number={number} scene={scene}." + (" and more" * (padding // 9 + 1))[:padding]
     document = {"model": "gpt-4o-mini", "max_tokens": max_tokens, "messages": [{"role": "user", "content": content}]}
     if stream:
         document["stream"] = True
     return json.dumps(document).encode()
 
 
-def request_bytes(house, scene="plain", stream=False):
-    """A whole request as it goes over the wire, for those who send it in pieces, and its number."""
+def request_bytes(house, scene="plain", stream=False, body_bytes=0):
+    """A whole request as it goes over the wire, for those who send it in pieces, and its number.
+
+    Its body has at least `body_bytes`, what is missing is text.
+    """
     number = next(_numbers)
     body = request_body(house, number, scene, stream)
+    body = request_body(house, number, scene, stream, padding=max(0, body_bytes - len(body)))
     head = (
         f"POST {chat('openai')} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {house.token}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -119,13 +142,17 @@ def code_of(status, text):
 
 
 class Load:
-    """Callers that ask until they are told to stop. `answers` are whole ones, `broken` what had none."""
+    """Callers that ask until they are told to stop. `answers` are whole ones, `broken` what had none.
 
-    def __init__(self, house, callers=4, pause=0.01, timeout=30, **request):
+    With `both_ways` every other caller comes over TCP, and connects anew for each request.
+    """
+
+    def __init__(self, house, callers=4, pause=0.01, timeout=30, both_ways=False, **request):
         self.answers, self.broken = [], []
         self._house, self._pause, self._timeout, self._request = house, pause, timeout, request
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask_on, daemon=True) for _ in range(callers)]
+        ways = [both_ways and number % 2 == 1 for number in range(callers)]
+        self._threads = [threading.Thread(target=self._ask_on, args=(is_tcp,), daemon=True) for is_tcp in ways]
 
     def __enter__(self):
         for thread in self._threads:
@@ -148,12 +175,14 @@ class Load:
             counts[name] = counts.get(name, 0) + 1
         return counts
 
-    def _ask_on(self):
-        caller = self._house.caller(timeout=self._timeout)
+    def _ask_on(self, is_tcp):
+        caller = self._house.caller(timeout=self._timeout, is_tcp=is_tcp)
         with contextlib.closing(caller):
             while not self._over.is_set():
                 try:
                     self.answers.append(caller.ask(**self._request))
+                    if is_tcp:
+                        caller.close()
                 except (OSError, http.client.HTTPException) as error:
                     self.broken.append(error)
                     self._over.wait(0.02)
@@ -175,3 +204,10 @@ class Stream(threading.Thread):
                 self.body = caller.ask(scene=self._scene, stream=True).body
             except (OSError, http.client.HTTPException) as error:
                 self.error = error
+
+
+def expect_whole(stream):
+    """A paced stream that has every event in its order, and its end."""
+    words = [int(word) for word in re.findall(rb"word (\d+) ", stream.body)]
+    whole = words == list(range(len(words))) and words and stream.body.endswith(b"data: [DONE]\n\n")
+    expect(whole, f"a broken stream: {stream.error} {stream.body[-300:]!r}")

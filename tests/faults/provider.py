@@ -1,6 +1,7 @@
 """A provider that plays scenes, good and bad, and remembers what it was asked and what it may bill."""
 
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -112,12 +113,16 @@ def reset(connection):
 
 
 # What bills a request: an answer that went out whole.
-WHOLE = {"plain", "stream", "slow"}
+WHOLE = {"plain", "stream", "slow", "paced"}
+PACE_S = 0.5
 
 
 class Provider:
     def __init__(self):
         self.scenes = {"plain": plain, "stream": stream, "slow": slow, "endless": endless, "held": held, "silent": silent}
+        self.scenes["paced"] = self._paced
+        # Set when what is paced shall come to its end.
+        self.ending = threading.Event()
         self._lock = threading.Lock()
         self._received = defaultdict(Counter)
         self._billed = Counter()
@@ -173,6 +178,16 @@ class Provider:
         for connection in idle:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def _paced(self, connection):
+        """An event now and then for as long as the test likes, and an end."""
+        connection.sendall(STREAM_HEAD)
+        for number in itertools.count():
+            connection.sendall(content_event(f"word {number} "))
+            if self.ending.wait(PACE_S):
+                break
+        connection.sendall(stream_end())
+        return True
 
     def _serve(self, connection):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

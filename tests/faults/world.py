@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import time
+import urllib.request
 from pathlib import Path
 
 from caller import Caller
@@ -131,12 +132,12 @@ class House(Tokfence):
         self.token = self.mint(AGENT)
         self.run("budget", "set", f"agent:{AGENT}", LIMIT_USD, "total")
 
-    def configure(self, daemon="", provider="", tables=""):
+    def configure(self, daemon="", provider="", tables="", metrics=""):
         providers = "".join(
             f'[providers.{name}]\nupstream = "{self.provider.url}"\nlocal = true\n{provider}\n' for name in KEYS
         )
         config = self.home / "config.toml"
-        config.write_text(f'[daemon]\nport = 0\n{daemon}\n[metrics]\nlisten = ""\n{tables}\n{providers}')
+        config.write_text(f'[daemon]\nport = 0\n{daemon}\n[metrics]\nlisten = "{metrics}"\n{tables}\n{providers}')
         config.chmod(0o600)
         os.chown(config, USER, USER)
 
@@ -188,6 +189,12 @@ class House(Tokfence):
     def expect_no_panic(self):
         for word in ("panic", "ended in a panic"):
             expect(word not in self.log_text(), f"the daemon's log tells of a panic: {self.log_text()[-2000:]}")
+
+    def figure(self, name):
+        """A figure without labels, from the listener for figures, which `metrics` sets up."""
+        with urllib.request.urlopen(self.status()["metrics"], timeout=PATIENCE_S) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     def in_flight(self):
         return self.json("status")["in_flight"]

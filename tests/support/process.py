@@ -92,7 +92,20 @@ class Processes:
 
 def resident_bytes(pid):
     """What a process has in memory, now."""
-    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) * 1024
+    return _memory_bytes(pid, "VmRSS")
+
+
+def peak_bytes(pid):
+    """The most that it had in memory at once, since it began or `forget_peak`."""
+    return _memory_bytes(pid, "VmHWM")
+
+
+def forget_peak(pid):
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _memory_bytes(pid, name):
+    return int(Path(f"/proc/{pid}/status").read_text().partition(f"{name}:")[2].split()[0]) * 1024
 
 
 def open_files(pid):
