@@ -8,8 +8,10 @@ mod compare;
 mod instructions;
 mod measure;
 mod report;
+mod table;
 mod scale;
 
+mod served;
 mod subject;
 mod tokfence;
 

@@ -8,8 +8,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::client::Connection;
+use crate::tokfence::Tokfence;
 
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// Reads the figures of a gateway that shows them.
+pub(crate) async fn start(tokfence: &Tokfence) -> Result<Scraper> {
+    let address = tokfence.metrics().await?.context("the gateway shows no figures")?;
+    Scraper::start(address).await
+}
 
 /// Scraping until dropped.
 #[derive(Debug)]
@@ -17,7 +24,7 @@ pub(crate) struct Scraper(JoinHandle<()>);
 
 impl Scraper {
     /// Reads the figures at `address` once, to see that there are any, and from then on each second.
-    pub(crate) async fn start(address: SocketAddr) -> Result<Self> {
+    async fn start(address: SocketAddr) -> Result<Self> {
         let mut connection = Connection::new(address);
         scrape(&mut connection, address).await.context("cannot read the figures")?;
         Ok(Self(tokio::spawn(async move {

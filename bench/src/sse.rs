@@ -9,7 +9,9 @@ pub(crate) const STAMP_DIGITS: usize = 20;
 
 /// One event, complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Event {
+pub(crate) struct Event<'a> {
+    /// Its bytes, without the empty line that ends it.
+    pub(crate) frame: &'a [u8],
     /// The clock of its sender, if it wrote one.
     pub(crate) sent_ns: Option<u64>,
 }
@@ -25,7 +27,7 @@ pub(crate) struct EventScanner {
 
 impl EventScanner {
     /// Takes the next payload and reports the events that it completes.
-    pub(crate) fn feed(&mut self, payload: &[u8], on_event: &mut impl FnMut(Event)) {
+    pub(crate) fn feed(&mut self, payload: &[u8], on_event: &mut impl FnMut(Event<'_>)) {
         self.pending.extend_from_slice(payload);
         let mut start = 0;
         while let Some(length) = memmem::find(&self.pending[start..], b"\n\n") {
@@ -34,7 +36,7 @@ impl EventScanner {
             self.events += 1;
             self.has_usage |= memmem::find(frame, b"\"usage\"").is_some();
             self.has_end |= frame == b"data: [DONE]" || frame.starts_with(b"event: message_stop");
-            on_event(Event { sent_ns: stamp(frame) });
+            on_event(Event { frame, sent_ns: stamp(frame) });
         }
         self.pending.drain(..start);
     }
@@ -57,9 +59,14 @@ impl EventScanner {
 }
 
 fn stamp(frame: &[u8]) -> Option<u64> {
-    let start = memmem::find(frame, STAMP_FIELD)? + STAMP_FIELD.len();
+    let start = stamp_start(frame)?;
     let digits = frame.get(start..start + STAMP_DIGITS)?;
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Where in an event its stamp begins.
+pub(crate) fn stamp_start(frame: &[u8]) -> Option<usize> {
+    Some(memmem::find(frame, STAMP_FIELD)? + STAMP_FIELD.len())
 }
 
 /// `sent_ns` as a fixed number of digits, so that a stamp never changes an event's length.

@@ -16,7 +16,6 @@ use crate::interruptible;
 use crate::report::{self, Log, Machine, Run, Samples, Section};
 use crate::subject::Name;
 use crate::tokfence;
-pub(crate) use setup::CREDENTIAL;
 use setup::Setup;
 
 #[derive(Debug, clap::Args)]

@@ -8,16 +8,13 @@ use anyhow::{Context, Result};
 
 use super::{CompareArgs, Part, memory, progress};
 use crate::child::Role;
-use crate::mock::MOCK_CREDENTIAL_ENV;
+use crate::mock::{self, CREDENTIAL};
 use crate::nginx::{self, Nginx};
 use crate::report::{Metric, Samples, Section};
-use crate::scrape::Scraper;
+use crate::scrape::{self, Scraper};
 use crate::subject::{Name, Subject};
 use crate::tokfence::{Logged, Tokfence};
 
-/// What the mock provider demands. It has the shape of a provider's credential, so that the gateway treats
-/// it as one; made up, and no row of zeros, which stand in the answers as well.
-pub(crate) const CREDENTIAL: &str = "sk-bench-q7RzX2mVt9LbK4wPn8sYd3GhJ6fCa1Ue5oTiQw0Z";
 const STARTS: usize = 3;
 
 pub(super) struct Setup {
@@ -44,7 +41,7 @@ impl Setup {
         binary: Option<&Path>,
         samples: &mut Samples,
     ) -> Result<Self> {
-        let mock = Role::spawn("mock", &[], &[(MOCK_CREDENTIAL_ENV, CREDENTIAL)]).await?;
+        let mock = mock::spawn().await?;
         let upstream = mock.address;
         let direct = Subject {
             name: Name::Direct,
@@ -156,8 +153,7 @@ async fn start_scraper(gateways: &[Tokfence]) -> Result<Option<Scraper>> {
     let Some(gateway) = gateways.iter().find(|gateway| gateway.name == Name::Everything) else {
         return Ok(None);
     };
-    let address = gateway.metrics().await?.context("the gateway shows no figures")?;
-    Scraper::start(address).await.map(Some)
+    scrape::start(gateway).await.map(Some)
 }
 
 fn floor_subject(floor: &Role) -> Subject {

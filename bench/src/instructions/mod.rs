@@ -14,9 +14,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::child::Role;
-use crate::compare::CREDENTIAL;
 use crate::interruptible;
-use crate::mock::MOCK_CREDENTIAL_ENV;
+use crate::mock::{self, CREDENTIAL};
 use crate::subject::{Name, Subject};
 use crate::tokfence::{self, Tokfence};
 use bounds::Bounds;
@@ -60,7 +59,7 @@ async fn count_both(args: &InstructionsArgs) -> Result<()> {
     ensure!(tokfence::is_present(&binary), "no program at {}", binary.display());
     let accepted = args.check.then(|| Bounds::read(&args.bounds)).transpose()?;
     ensure!(!(cfg!(debug_assertions) && (args.check || args.bless)), "bounds are for release builds");
-    let mock = Role::spawn("mock", &[], &[(MOCK_CREDENTIAL_ENV, CREDENTIAL)]).await?;
+    let mock = mock::spawn().await?;
     let counted = [count_floor(args, &mock).await?, count_gateway(args, &mock, &binary).await?];
     let [floor, gateway] = &counted;
     print!("{}", table::human(&counted));

@@ -7,6 +7,7 @@ mod history;
 mod reads;
 mod request;
 mod source;
+mod transcript;
 mod worker;
 
 use std::net::SocketAddr;
@@ -28,6 +29,8 @@ use worker::{Job, SharedTally, Tally, Worker};
 /// The credential travels by environment: arguments are visible to every user of the machine.
 pub(crate) const CREDENTIAL_ENV: &str = "BENCH_CREDENTIAL";
 
+/// A day.
+const SECONDS_MAX: f64 = 86_400.0;
 /// Past the planned time, a load that has not ended is stuck.
 const GRACE: Duration = Duration::from_secs(60);
 /// Of many paced streams so many begin in each gap between events: more at once would be a load of beginnings.
@@ -105,7 +108,7 @@ pub(crate) struct LoadReport {
 #[expect(clippy::print_stdout, reason = "the report is this command's output")]
 pub(crate) fn run(args: &LoadArgs) -> Result<()> {
     ensure_loopback(args.address)?;
-    ensure!((0.0..=600.0).contains(&args.seconds), "--seconds must be between 0 and 600");
+    ensure!((0.0..=SECONDS_MAX).contains(&args.seconds), "--seconds must be between 0 and {SECONDS_MAX}");
     ensure!(!args.credential.trim().is_empty(), "--credential must not be empty");
     // One thread: with the provider and the proxy on the same machine, a second one would take their CPU.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -118,7 +121,7 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
 }
 
 async fn generate(args: &LoadArgs) -> Result<LoadReport> {
-    let job = Arc::new(Job::new(args));
+    let job = Arc::new(Job::new(args)?);
     let tally = SharedTally::new()?;
     // All connections are made before the first request is sent.
     let mut workers = Vec::new();

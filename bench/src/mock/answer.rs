@@ -5,10 +5,10 @@ use memchr::memmem;
 
 use crate::http::ResponseDecoder;
 use crate::plan::Wire;
-use crate::sse::{STAMP_DIGITS, STAMP_FIELD, stamp_digits};
+use crate::sse::{STAMP_DIGITS, STAMP_FIELD, stamp_digits, stamp_start};
 
-const PROMPT_TOKENS: u32 = 120;
-const JSON_COMPLETION_TOKENS: u32 = 240;
+pub(crate) const PROMPT_TOKENS: u32 = 120;
+pub(crate) const JSON_COMPLETION_TOKENS: u32 = 240;
 /// Makes a plain answer about 1.5 KB, the size of a typical chat answer.
 const SENTENCE: &str = "The gateway reads each event as it passes and adds nothing to it. ";
 const SENTENCES: usize = 17;
@@ -51,10 +51,7 @@ pub(super) struct WireAnswers {
 
 impl WireAnswers {
     fn new(wire: Wire) -> Self {
-        let body = match wire {
-            Wire::Openai => openai_json(),
-            Wire::Anthropic => anthropic_json(),
-        };
+        let body = json(wire);
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
@@ -86,7 +83,7 @@ impl StampedEvent {
             ),
         };
         let bytes = chunk(&event.replacen("data: {", &format!("data: {{{field}"), 1));
-        let stamp_at = memmem::find(&bytes, STAMP_FIELD).map_or(0, |at| at + STAMP_FIELD.len());
+        let stamp_at = stamp_start(&bytes).unwrap_or(0);
         Self { bytes, stamp_at }
     }
 
@@ -123,6 +120,19 @@ pub(super) fn closing(wire: Wire, events: u32, has_usage: bool) -> Vec<u8> {
 
 /// A whole stream as one answer of known length.
 pub(super) fn whole(wire: Wire, answers: &WireAnswers, events: u32, has_usage: bool) -> Result<Vec<u8>> {
+    let payload = payload(wire, answers, events, has_usage)?;
+    let framing = format!("Content-Length: {}", payload.len());
+    let mut answer = STREAM_HEAD.replace("Transfer-Encoding: chunked", &framing).into_bytes();
+    answer.extend_from_slice(&payload);
+    Ok(answer)
+}
+
+/// The events of a whole stream, with zeros for the clock.
+pub(crate) fn stream(wire: Wire, events: u32) -> Result<Vec<u8>> {
+    payload(wire, &WireAnswers::new(wire), events, true)
+}
+
+fn payload(wire: Wire, answers: &WireAnswers, events: u32, has_usage: bool) -> Result<Vec<u8>> {
     let mut chunked = answers.opening.clone();
     for _ in 0..events {
         chunked.extend_from_slice(&answers.event.bytes);
@@ -130,10 +140,7 @@ pub(super) fn whole(wire: Wire, answers: &WireAnswers, events: u32, has_usage: b
     chunked.extend_from_slice(&closing(wire, events, has_usage));
     let mut payload = Vec::new();
     ResponseDecoder::default().feed(&chunked, &mut |bytes| payload.extend_from_slice(bytes))?;
-    let framing = format!("Content-Length: {}", payload.len());
-    let mut answer = STREAM_HEAD.replace("Transfer-Encoding: chunked", &framing).into_bytes();
-    answer.extend_from_slice(&payload);
-    Ok(answer)
+    Ok(payload)
 }
 
 pub(super) fn asks_for_stream(body: &[u8]) -> bool {
@@ -166,6 +173,14 @@ fn openai_usage(completion_tokens: u32) -> String {
     format!(
         r#"{{"prompt_tokens":{PROMPT_TOKENS},"completion_tokens":{completion_tokens},"total_tokens":{total}}}"#
     )
+}
+
+/// The body of a plain answer.
+pub(crate) fn json(wire: Wire) -> String {
+    match wire {
+        Wire::Openai => openai_json(),
+        Wire::Anthropic => anthropic_json(),
+    }
 }
 
 fn openai_json() -> String {

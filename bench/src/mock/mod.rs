@@ -2,7 +2,7 @@
 //! and streamed, with the usage that their content implies. Answers are made at start, so that what is
 //! measured behind a proxy is the proxy.
 
-mod answer;
+pub(crate) mod answer;
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::child::{RoleArgs, announce};
+use crate::child::{Role, RoleArgs, announce};
 use crate::clock::monotonic_ns;
 use crate::http::{self, Body, Framing};
 use crate::plan::{StreamPlan, Wire};
@@ -24,15 +24,23 @@ const HEADERS_MAX: usize = 64;
 const EVENTS_PER_WRITE: u32 = 8;
 
 /// The credential that the provider accepts travels by environment: arguments are visible to every user.
-pub(crate) const MOCK_CREDENTIAL_ENV: &str = "BENCH_MOCK_CREDENTIAL";
+const CREDENTIAL_ENV: &str = "BENCH_MOCK_CREDENTIAL";
+/// What `spawn`'s provider demands. It has the shape of a provider's credential, so that the gateway treats
+/// it as one; made up, and no row of zeros, which stand in the answers as well.
+pub(crate) const CREDENTIAL: &str = "sk-bench-q7RzX2mVt9LbK4wPn8sYd3GhJ6fCa1Ue5oTiQw0Z";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct MockArgs {
     #[command(flatten)]
     role: RoleArgs,
     /// Refuse requests that do not carry this credential (401)
-    #[arg(long, env = MOCK_CREDENTIAL_ENV, hide_env_values = true)]
+    #[arg(long, env = CREDENTIAL_ENV, hide_env_values = true)]
     credential: Option<String>,
+}
+
+/// Starts the provider as a process that demands `CREDENTIAL`.
+pub(crate) async fn spawn() -> Result<Role> {
+    Role::spawn("mock", &[], &[(CREDENTIAL_ENV, CREDENTIAL)]).await
 }
 
 pub(crate) fn run(args: &MockArgs) -> Result<()> {

@@ -7,12 +7,13 @@ use tokio::time::sleep;
 
 use super::budgets;
 use super::cases::{Case, compare};
-use super::gateway::{Plan, Served};
-use super::table::{Row, Table};
+use super::plan::Plan;
 use crate::compare::progress;
 use crate::measure::{Measurement, measure};
+use crate::served::Served;
 use crate::stats::median;
 use crate::subject::Name;
+use crate::table::{Row, Table};
 use crate::tokfence::Tokfence;
 
 /// Budgets of the largest gateway.

@@ -3,10 +3,11 @@
 use anyhow::Result;
 
 use super::cases::{Case, compare};
-use super::gateway::{Plan, Served};
-use super::table::Table;
+use super::plan::Plan;
 use crate::compare::progress;
+use crate::served::Served;
 use crate::subject::Name;
+use crate::table::Table;
 
 /// More than a run spends.
 const AMOUNT: &str = "1000000";

@@ -3,11 +3,11 @@
 
 use anyhow::Result;
 
-use super::gateway::Served;
-use super::table::{Row, Table};
 use crate::compare::progress;
 use crate::measure::Measurement;
+use crate::served::Served;
 use crate::stats::{median, paired_median};
+use crate::table::{Row, Table};
 
 const CONNECTIONS: u32 = 32;
 

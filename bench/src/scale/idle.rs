@@ -5,13 +5,14 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::sleep;
 
-use super::gateway::{Plan, Served};
-use super::table::{Row, Table};
+use super::plan::Plan;
 use crate::client::Connection;
 use crate::compare::progress;
 use crate::load::request_bytes;
 use crate::plan::Wire;
+use crate::served::Served;
 use crate::subject::Name;
+use crate::table::{Row, Table};
 
 /// A connection is made before the gateway has accepted it, and closed before it has noticed.
 const SETTLE: Duration = Duration::from_secs(1);

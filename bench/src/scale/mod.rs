@@ -4,25 +4,23 @@
 mod agents;
 mod budgets;
 mod cases;
-mod gateway;
 mod idle;
+mod plan;
 mod rows;
 mod streams;
-mod table;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::child::Role;
 use crate::compare::{progress, write};
 use crate::interruptible;
-use crate::mock::MOCK_CREDENTIAL_ENV;
+use crate::mock;
 use crate::report::Machine;
+use crate::table::Table;
 use crate::tokfence;
-use gateway::{CREDENTIAL, Plan};
-use table::Table;
+use plan::Plan;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ScaleArgs {
@@ -82,7 +80,7 @@ async fn scale(args: &ScaleArgs) -> Result<()> {
     let machine = Machine::of_this();
     let binary = args.tokfence.clone().map_or_else(tokfence::default_binary, Ok)?;
     ensure!(tokfence::is_present(&binary), "no program at {}", binary.display());
-    let mock = Role::spawn("mock", &[], &[(MOCK_CREDENTIAL_ENV, CREDENTIAL)]).await?;
+    let mock = mock::spawn().await?;
     let plan = Plan { args, binary: &binary, upstream: mock.address };
     let mut tables = Vec::new();
     for part in Part::ALL.into_iter().filter(|part| args.only.is_empty() || args.only.contains(part)) {

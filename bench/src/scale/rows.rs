@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tokio::time::sleep;
 
-use super::gateway::{Plan, Served};
-use super::table::{Row, Table};
+use super::plan::Plan;
 use crate::compare::progress;
+use crate::served::Served;
 use crate::stats::median;
 use crate::subject::Name;
+use crate::table::{Row, Table};
 
 /// Rows of one load while the log grows.
 const STEP: u64 = 50_000;

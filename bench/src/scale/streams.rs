@@ -2,10 +2,11 @@
 
 use anyhow::{Result, ensure};
 
-use super::gateway::{CREDENTIAL, Plan};
-use super::table::{Row, Table};
+use super::plan::Plan;
 use crate::measure::{Measurement, measure};
+use crate::mock::CREDENTIAL;
 use crate::subject::{Name, Subject};
+use crate::table::{Row, Table};
 
 const EVENTS: u32 = 100;
 /// With a thousand streams ten thousand events a second, which leaves the machine room: latency is what is measured.

@@ -3,27 +3,27 @@
 use serde::Serialize;
 
 #[derive(Debug, Serialize)]
-pub(super) struct Table {
-    pub(super) title: String,
-    pub(super) columns: &'static [&'static str],
-    pub(super) rows: Vec<Row>,
+pub(crate) struct Table {
+    pub(crate) title: String,
+    pub(crate) columns: &'static [&'static str],
+    pub(crate) rows: Vec<Row>,
 }
 
 /// What was measured of one size. `None` is what cannot be measured there.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
-    pub(super) name: String,
-    pub(super) values: Vec<Option<f64>>,
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) values: Vec<Option<f64>>,
 }
 
 impl Row {
-    pub(super) fn new(name: impl Into<String>, values: impl Into<Vec<Option<f64>>>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, values: impl Into<Vec<Option<f64>>>) -> Self {
         Self { name: name.into(), values: values.into() }
     }
 }
 
 impl Table {
-    pub(super) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let mut text = format!("\n**{}**\n\n| | {} |\n", self.title, self.columns.join(" | "));
         text += &format!("|---|{}\n", "---:|".repeat(self.columns.len()));
         for row in &self.rows {
