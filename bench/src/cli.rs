@@ -10,6 +10,7 @@ use crate::load::LoadArgs;
 use crate::mock::MockArgs;
 use crate::open_files;
 use crate::scale::ScaleArgs;
+use crate::soak::SoakArgs;
 
 /// Measures what tokfence adds to a request
 #[derive(Debug, Parser)]
@@ -27,6 +28,8 @@ enum Role {
     Instructions(InstructionsArgs),
     /// Measure what grows: connections, streams, agents, budgets, log rows
     Scale(ScaleArgs),
+    /// Hold a load for long beside changes of the rules, and check that nothing is lost, miscounted or growing
+    Soak(SoakArgs),
     /// Generate load and print what it met as JSON
     Load(LoadArgs),
     /// Serve as a provider
@@ -42,6 +45,7 @@ pub(crate) fn run() -> Result<()> {
         Role::Compare(args) => crate::compare::run(&args),
         Role::Instructions(args) => crate::instructions::run(&args),
         Role::Scale(args) => crate::scale::run(&args),
+        Role::Soak(args) => crate::soak::run(&args),
         Role::Load(args) => crate::load::run(&args),
         Role::Mock(args) => crate::mock::run(&args),
         Role::Floor(args) => crate::floor::run(&args),

@@ -10,6 +10,7 @@ mod measure;
 mod report;
 mod table;
 mod scale;
+mod soak;
 
 mod served;
 mod subject;

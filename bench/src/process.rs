@@ -54,6 +54,20 @@ impl Memory {
     }
 }
 
+/// How many files a process has open.
+pub(crate) fn open_files(pid: u32) -> Result<usize> {
+    entries(&format!("/proc/{pid}/fd"))
+}
+
+/// How many threads a process has.
+pub(crate) fn threads(pid: u32) -> Result<usize> {
+    entries(&format!("/proc/{pid}/task"))
+}
+
+fn entries(folder: &str) -> Result<usize> {
+    Ok(fs::read_dir(folder).with_context(|| format!("cannot list {folder}"))?.count())
+}
+
 fn parse_status(status: &str) -> Option<Memory> {
     let mib = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -94,5 +108,8 @@ mod tests {
         let earlier = CpuTime::of(std::process::id()).expect("own schedstat");
         assert!(!earlier.0.is_empty());
         assert!(Memory::of(std::process::id()).expect("own status").now_mib > 0.0);
+        assert!(threads(std::process::id()).expect("own threads") > 0);
+        let before = open_files(std::process::id()).expect("own files");
+        assert!(before > 0);
     }
 }

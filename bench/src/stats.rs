@@ -30,6 +30,35 @@ pub(crate) fn paired_median(left: &[f64], right: &[f64], combine: impl Fn(f64, f
     median(&pairs)
 }
 
+/// A line through points, by least squares.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Line {
+    /// Of y for one of x.
+    pub(crate) slope: f64,
+    /// The standard error of the slope, from how the points scatter about the line.
+    pub(crate) slope_error: f64,
+}
+
+impl Line {
+    /// None of fewer than three points, which say nothing of how they scatter, or of points above each other.
+    pub(crate) fn through(points: &[(f64, f64)]) -> Option<Self> {
+        if points.len() < 3 {
+            return None;
+        }
+        let count = points.len() as f64;
+        let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
+        let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
+        let spread: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+        if spread <= 0.0 {
+            return None;
+        }
+        let slope = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum::<f64>() / spread;
+        let off_line = |(x, y): &(f64, f64)| (y - mean_y - slope * (x - mean_x)).powi(2);
+        let scatter = points.iter().map(off_line).sum::<f64>() / (count - 2.0);
+        Some(Self { slope, slope_error: (scatter / spread).sqrt() })
+    }
+}
+
 /// Latencies in nanoseconds, 1 ns to 60 s with three significant digits.
 #[derive(Debug)]
 pub(crate) struct Latencies(Histogram<u64>);
@@ -103,6 +132,18 @@ mod tests {
         let ratio = paired_median(&[2.0, 20.0, 2.0], &[1.0, 10.0, 1.0], |subject, floor| subject / floor);
         assert_eq!(ratio, Some(2.0));
         assert_eq!(paired_median(&[], &[1.0], |l, r| l / r), None);
+    }
+
+    #[test]
+    fn a_line_has_the_slope_of_its_points_and_an_error_that_grows_with_their_scatter() {
+        let exact = Line::through(&[(0.0, 1.0), (1.0, 3.0), (2.0, 5.0), (3.0, 7.0)]).expect("a line");
+        assert_eq!(exact, Line { slope: 2.0, slope_error: 0.0 });
+        // Residuals of 1, -1, -1, 1: their squares, 4, over two degrees of freedom and the spread of 5.
+        let scattered = Line::through(&[(0.0, 2.0), (1.0, 2.0), (2.0, 4.0), (3.0, 8.0)]).expect("a line");
+        assert!((scattered.slope - 2.0).abs() < 1e-9, "{scattered:?}");
+        assert!((scattered.slope_error - 0.4_f64.sqrt()).abs() < 1e-9, "{scattered:?}");
+        assert_eq!(Line::through(&[(0.0, 1.0), (1.0, 2.0)]), None);
+        assert_eq!(Line::through(&[(1.0, 1.0), (1.0, 2.0), (1.0, 3.0)]), None);
     }
 
     #[test]

@@ -30,6 +30,7 @@ const SCOPE: [&str; 4] = ["--provider", "openai", "--model", "gpt-4o*"];
 const REQUESTS_PER_MINUTE: &str = "1000000";
 const TOKENS_PER_MINUTE: &str = "1000000000000";
 const CONCURRENT: &str = "1000000";
+const RATES: [&str; 4] = ["--tpm", TOKENS_PER_MINUTE, "--concurrent", CONCURRENT];
 const BUDGETS: [[&str; 3]; 3] = [
     ["global", "1000000", "daily"],
     ["openai", "10000000", "monthly"],
@@ -68,8 +69,9 @@ struct Status {
 
 /// `tokfence agent mint NAME --json`
 #[derive(Debug, Deserialize)]
-struct Minted {
-    token: String,
+pub(crate) struct Minted {
+    pub(crate) id: String,
+    pub(crate) token: String,
 }
 
 /// `tokfence budget status --json`
@@ -79,15 +81,19 @@ struct Budgets {
 }
 
 #[derive(Debug, Deserialize)]
-struct Budget {
-    name: String,
-    spent: Spent,
+pub(crate) struct Budget {
+    pub(crate) name: String,
+    pub(crate) subject: String,
+    pub(crate) period: String,
+    pub(crate) spent: Amount,
+    /// Of what is spent: held by a daemon that died.
+    pub(crate) forfeited: Amount,
 }
 
 /// Dollars as decimal text, or tokens.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Spent {
+pub(crate) enum Amount {
     Usd(String),
     Tokens(i64),
 }
@@ -95,8 +101,8 @@ enum Spent {
 impl Budget {
     fn is_spent_from(&self) -> bool {
         match &self.spent {
-            Spent::Usd(amount) => amount.bytes().any(|byte| matches!(byte, b'1'..=b'9')),
-            Spent::Tokens(number) => *number > 0,
+            Amount::Usd(amount) => amount.bytes().any(|byte| matches!(byte, b'1'..=b'9')),
+            Amount::Tokens(number) => *number > 0,
         }
     }
 }
@@ -190,18 +196,26 @@ impl Tokfence {
 
     /// A new capability of `agent`.
     pub(crate) async fn mint_for(&self, agent: &str, arguments: &[&str]) -> Result<String> {
-        let minted: Minted = self.query(&[&["agent", "mint", agent, "--json"], arguments].concat()).await?;
-        Ok(minted.token)
+        Ok(self.mint(agent, arguments).await?.token)
+    }
+
+    /// The same, with its id.
+    pub(crate) async fn mint(&self, agent: &str, arguments: &[&str]) -> Result<Minted> {
+        self.query(&[&["agent", "mint", agent, "--json"], arguments].concat()).await
+    }
+
+    /// A new capability of `agent` with the scope and the limits that `name` has.
+    pub(crate) async fn mint_as(&self, name: Name, agent: &str) -> Result<String> {
+        let mut grant = SCOPE.to_vec();
+        if name >= Name::Rates {
+            grant.extend(["--rpm", REQUESTS_PER_MINUTE].iter().chain(&RATES));
+        }
+        self.mint_for(agent, &grant).await
     }
 
     /// Gives an agent a capability that has a scope, and sets the budgets and limits that `name` has.
     async fn lay_down(&self, name: Name) -> Result<String> {
-        let rates = ["--tpm", TOKENS_PER_MINUTE, "--concurrent", CONCURRENT];
-        let mut grant = SCOPE.to_vec();
-        if name >= Name::Rates {
-            grant.extend(["--rpm", REQUESTS_PER_MINUTE].iter().chain(&rates));
-        }
-        let token = self.mint_for(AGENT, &grant).await?;
+        let token = self.mint_as(name, AGENT).await?;
         if name >= Name::Budget {
             for [subject, amount, period] in BUDGETS {
                 self.run(&["budget", "set", subject, amount, period], None).await?;
@@ -210,7 +224,7 @@ impl Tokfence {
         if name >= Name::Rates {
             for subject in ["global", "openai", "agent:bench"] {
                 let set = ["ratelimit", "set", subject, REQUESTS_PER_MINUTE];
-                self.run(&[&set[..], &rates].concat(), None).await?;
+                self.run(&[&set[..], &RATES].concat(), None).await?;
             }
         }
         Ok(token)
@@ -225,9 +239,13 @@ impl Tokfence {
 
     /// The budgets of which nothing was spent.
     pub(crate) async fn unspent_budgets(&self) -> Result<Vec<String>> {
-        let found: Budgets = self.query(&["budget", "status", "--json"]).await?;
-        let unspent = found.budgets.into_iter().filter(|budget| !budget.is_spent_from());
+        let unspent = self.budgets().await?.into_iter().filter(|budget| !budget.is_spent_from());
         Ok(unspent.map(|budget| budget.name).collect())
+    }
+
+    pub(crate) async fn budgets(&self) -> Result<Vec<Budget>> {
+        let found: Budgets = self.query(&["budget", "status", "--json"]).await?;
+        Ok(found.budgets)
     }
 
     /// Stops the daemon, starts it again and returns the time from `tokfence start -d` to the first answer.
@@ -297,7 +315,8 @@ impl Tokfence {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    async fn query<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
+    /// Runs a command to its end and reads the document that it prints.
+    pub(crate) async fn query<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
         let text = self.run(arguments, None).await?;
         serde_json::from_str(&text)
             .with_context(|| format!("unexpected output of `tokfence {}`: {text}", arguments.join(" ")))
@@ -443,11 +462,17 @@ mod tests {
                 .expect("status");
         assert!(status.running);
         assert_eq!(status.pid, Some(7));
-        let minted: Minted = serde_json::from_str(r#"{"token":"tfk_x"}"#).expect("minted");
+        let minted: Minted = serde_json::from_str(r#"{"id":"x","token":"tfk_x"}"#).expect("minted");
         assert_eq!(minted.token, "tfk_x");
-        let text = r#"{"budgets":[{"name":"a","spent":{"usd":"0.000000"}},{"name":"b","spent":{"usd":"0.000100"}},
-            {"name":"c","spent":{"tokens":0}},{"name":"d","spent":{"tokens":1}}]}"#;
-        let found: Budgets = serde_json::from_str(text).expect("budgets");
+        let budget = |spent: Value| json!({"name": "global/daily", "subject": "global", "period": "daily", "spent": spent, "forfeited": spent});
+        let budgets = [
+            json!({"usd": "0.000000"}),
+            json!({"usd": "0.000100"}),
+            json!({"tokens": 0}),
+            json!({"tokens": 1}),
+        ];
+        let found: Budgets =
+            serde_json::from_value(json!({"budgets": budgets.map(budget)})).expect("budgets");
         let spent_from = found.budgets.iter().map(Budget::is_spent_from);
         assert_eq!(spent_from.collect::<Vec<_>>(), [false, true, false, true]);
     }

@@ -1,4 +1,4 @@
-//! The comparison from end to end, as short as it can be: that it measures and reports, not what it finds.
+//! The comparison and the soak from end to end, as short as they can be: that they measure and report, not what they find.
 
 #![allow(missing_docs, reason = "tests are named by what they show")]
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
@@ -46,4 +46,33 @@ fn a_quick_comparison_reports_every_section() {
         assert!(text("report.md").contains("**targets, with everything on**"));
     }
     assert!(text("report.svg").contains("</svg>"));
+}
+
+#[test]
+fn a_short_soak_counts_everything_and_judges_what_it_can() {
+    let bench = env!("CARGO_BIN_EXE_bench");
+    if !has_gateway(bench) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("report.json");
+    let output = Command::new(bench)
+        .args(["soak", "--minutes", "0.05", "--rate", "40", "--streams", "4", "--edits", "120"])
+        .args(["--agents", "2", "--json"])
+        .arg(&file)
+        .output()
+        .expect("bench runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_str(&fs::read_to_string(file).expect("a report")).expect("JSON");
+    let check = |name: &str| {
+        let checks = report["checks"].as_array().expect("checks");
+        checks.iter().find(|check| check["what"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    // 120 requests, four streams of five seconds, and the one with which the gateway was tried.
+    assert_eq!(check("rows in the log")["found"], "125, of which 0 refused, failed or unpriced");
+    assert_eq!(check("budgets against their rows")["found"], "3 compared, 0 differ");
+    for name in ["requests", "changes of the rules", "sum of the rows"] {
+        assert_eq!(check(name)["is_met"], true, "{name}");
+    }
+    assert!(check("growth of resident memory after the warm-up")["is_met"].is_null(), "seconds say nothing");
 }
