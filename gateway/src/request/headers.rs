@@ -128,10 +128,13 @@ pub(crate) fn is_reserved(name: &HeaderName) -> bool {
     RESERVED.contains(name) || CREDENTIALS.contains(name)
 }
 
-/// The headers that `Connection` names: they are meant for the next hop alone, in either direction.
+/// The headers that `Connection` names: they are meant for the next hop alone, in either direction. It may name thousands
+/// that are not there.
 pub(crate) fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok())
+    let names =
+        values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    names.filter(|name| headers.contains_key(name))
 }
 
 /// The headers to remove from a provider's answer: those above, what `Connection` names, and all of CORS.

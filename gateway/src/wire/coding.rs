@@ -11,6 +11,9 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// From this many bytes on an answer may not have been compressed beyond [`RATIO_MAX`]. No text is.
 const RATIO_FREE_BYTES: u64 = 1024 * 1024;
 const RATIO_MAX: u64 = 100;
+/// The same of what is read at once, 64 KiB at most, since all that it means is in memory at once. Events of a stream, of which
+/// each repeats the last but for a word, mean some thirty times their size.
+const PIECE_RATIO_MAX: usize = 40;
 /// What an encoder for HTTP may look back at most (RFC 9659), as a power of two. It is memory that a provider chooses.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
@@ -66,8 +69,11 @@ impl Decoder {
         }
         self.tell_deflates_apart(coded);
         self.plain().coded += coded.len() as u64;
-        // What one piece means is in memory at once, so a bomb must not wait until the whole has room for it.
-        self.plain().piece = RATIO_FREE_BYTES.max((coded.len() as u64).saturating_mul(RATIO_MAX));
+        // A bomb must not wait until the whole has room for it.
+        let piece = coded.len().saturating_mul(PIECE_RATIO_MAX);
+        self.plain().piece = RATIO_FREE_BYTES.max(piece as u64);
+        // Grown by and by, it would take up twice of what it comes to: pages that are not written to are not there.
+        self.plain().bytes.reserve_exact(piece);
         match &mut self.0 {
             Kind::Gzip(decoder) => write(decoder.as_mut(), coded)?,
             Kind::Deflate(plain) => plain.write_all(coded)?,
@@ -76,7 +82,9 @@ impl Decoder {
             Kind::Brotli(decoder) => write(decoder.as_mut(), coded)?,
             Kind::Zstd(decoder) => write(decoder.as_mut(), coded)?,
         }
-        Ok(std::mem::take(&mut self.plain().bytes).into())
+        let mut bytes = std::mem::take(&mut self.plain().bytes);
+        bytes.shrink_to_fit();
+        Ok(bytes.into())
     }
 
     /// What is called `deflate` should have zlib's head, and often has none.
@@ -197,6 +205,32 @@ mod tests {
             assert!(coded.len() as u64 * RATIO_MAX > text.len() as u64, "the whole is within the bounds");
             let mut decoder = decoder(coding);
             assert!(coded.chunks(64 * 1024).any(|piece| decoder.decode(piece).is_err()), "{coding}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_at_once_means_little_enough_to_be_in_memory_at_once() {
+        // As much as a page repeats of the one before it decides how far it is compressed.
+        let text = |repeats: usize| -> Vec<u8> {
+            let pages = (0..40u32).flat_map(|page| {
+                let numbers =
+                    (0..250u32).flat_map(move |n| (page * 977 + n * n * 31).to_string().into_bytes());
+                std::iter::repeat_n(numbers, repeats).flatten()
+            });
+            pages.collect()
+        };
+        for coding in ["gzip", "deflate", "raw"] {
+            for (repeats, is_read) in [(20, true), (50, false)] {
+                let text = text(repeats);
+                let coded = coded(coding, &text);
+                let (size, ratio) = (coded.len(), text.len() / coded.len());
+                assert!(
+                    size <= 64 * 1024 && (ratio < PIECE_RATIO_MAX) == is_read,
+                    "{coding}: {size} {ratio}"
+                );
+                assert!(ratio < RATIO_MAX as usize, "{coding}: {ratio} is too much for the whole");
+                assert_eq!(decoder(coding).decode(&coded).is_ok(), is_read, "{coding}");
+            }
         }
     }
 
