@@ -1,4 +1,4 @@
-"""The attack: first requests are changed, then answers, and at the end it is looked at what must hold."""
+"""The attack: first requests are changed, then answers, and it is looked at what must hold; then what an input costs."""
 
 import argparse
 import asyncio
@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import amplify
 from caller import attack
 from home import KEY, Home
 from process import Failure, open_files, resident_bytes
@@ -106,17 +107,26 @@ class Attack:
         return growth
 
 
-def serve(provider):
-    """The provider in a thread of its own; returns when it listens."""
+def served():
+    """A provider in a thread of its own, that listens."""
+    provider = Provider()
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     asyncio.run_coroutine_threadsafe(provider.start(), loop).result(10)
+    return provider
 
 
 def run(args):
-    provider = Provider()
-    serve(provider)
     print(f"seed {args.seed}")
+    faults = change(args, served()) + amplify.run(args.tokfence, served())
+    for fault in faults[:20]:
+        print(f"  {fault}", file=sys.stderr)
+    print(f"{len(faults)} faults (seed {args.seed})")
+    return 1 if faults else 0
+
+
+def change(args, provider):
+    """Changes requests, then answers; answers what is wrong."""
     with Home(args.tokfence, f"http://127.0.0.1:{provider.port}") as home:
         this = Attack(home, provider, args.seed)
         this.run("warming up", min(WARM_UP, args.requests), True, args.seed + 1000)
@@ -134,12 +144,9 @@ def run(args):
         this.flood(args.flood)
         growth = this.check_process(resident_kib, files)
         rows = home.rows("count(*), sum(repeats)")[0]
-        faults = this.faults + provider.faults
-        for fault in faults[:20]:
-            print(f"  {fault}", file=sys.stderr)
         print(f"the provider got {provider.requests} requests; the log has {rows[0]} rows for {rows[1]}")
-        print(f"{growth} KiB more memory than after the warm-up; {len(faults)} faults (seed {args.seed})")
-        return 1 if faults else 0
+        print(f"{growth} KiB more memory than after the warm-up")
+        return this.faults + provider.faults
 
 
 def main():

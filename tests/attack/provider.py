@@ -27,9 +27,10 @@ class Provider:
         self.requests = 0
         self.lines = collections.Counter()
         self.faults = []
-        # What is answered: the seed's bytes, changed by this, or not at all.
+        # What is answered: this, or one of the seeds, changed.
         self.random = None
         self._answers = list(seeds.answers())
+        self.plain = self._answers[0]
 
     async def start(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES_MAX, backlog=1024)
@@ -62,7 +63,7 @@ class Provider:
         length = self._judge(head)
         await reader.readexactly(length)
         if self.random is None:
-            whole = self._answers[0]
+            whole = self.plain
             writer.write(whole[: whole.index(b"\r\n\r\n") + 4] if head.startswith(b"HEAD ") else whole)
             await writer.drain()
             return True

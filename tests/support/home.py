@@ -22,12 +22,12 @@ UNRESTRICTED = "[risk.signals]\n" + "".join(f'{signal} = "log"\n' for signal in 
 
 
 class Home(Tokfence):
-    """Use it in a `with`: the gateway ends with the block."""
+    """Use it in a `with`: the gateway ends with the block. `environment` is what it finds beside its own."""
 
-    def __init__(self, binary, upstream, tables="", daemon=""):
+    def __init__(self, binary, upstream, tables="", daemon="", **environment):
         self._folder = tempfile.TemporaryDirectory(prefix="tokfence-attack-")
         path = Path(self._folder.name)
-        super().__init__(os.path.abspath(binary), path, Processes(), {"PATH": os.environ["PATH"]})
+        super().__init__(os.path.abspath(binary), path, Processes(), {"PATH": os.environ["PATH"], **environment})
         config = f'[daemon]\nport = 0\nshutdown_grace = "2s"\n{daemon}\n[metrics]\nlisten = "127.0.0.1:0"\n{tables}\n{UNRESTRICTED}'
         config += f'[providers.{PROVIDER}]\nupstream = "{upstream}"\nlocal = true\n'
         (path / "config.toml").write_text(config)
