@@ -228,7 +228,7 @@ mod tests {
                     size <= 64 * 1024 && (ratio < PIECE_RATIO_MAX) == is_read,
                     "{coding}: {size} {ratio}"
                 );
-                assert!(ratio < RATIO_MAX as usize, "{coding}: {ratio} is too much for the whole");
+                assert!((ratio as u64) < RATIO_MAX, "{coding}: {ratio} is too much for the whole");
                 assert_eq!(decoder(coding).decode(&coded).is_ok(), is_read, "{coding}");
             }
         }
