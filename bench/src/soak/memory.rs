@@ -61,9 +61,13 @@ pub(super) fn after_warm_up(samples: &[Sample], length: Duration) -> &[Sample] {
     &samples[first..]
 }
 
-/// Open files in the first and in the last half minute, the middle value of each: a connection comes and goes with each stream.
+/// Open files in the first and in the last half minute, the middle value of each: a connection to the provider comes or
+/// goes with each stream. None of less than a minute.
 pub(super) fn files_at_ends(samples: &[Sample]) -> Option<(f64, f64)> {
-    let few = (PER_MINUTE / 2).min(samples.len());
+    if samples.len() < PER_MINUTE {
+        return None;
+    }
+    let few = PER_MINUTE / 2;
     let middle = |part: &[Sample]| median(&part.iter().map(|sample| sample.files as f64).collect::<Vec<_>>());
     Some((middle(&samples[..few])?, middle(&samples[samples.len() - few..])?))
 }
@@ -120,6 +124,6 @@ mod tests {
             sample.files = 56;
         }
         assert_eq!(files_at_ends(&all), Some((50.0, 56.0)));
-        assert_eq!(files_at_ends(&[]), None);
+        assert_eq!(files_at_ends(&all[..PER_MINUTE - 1]), None);
     }
 }
