@@ -12,7 +12,7 @@ use crate::load::LoadReport;
 /// Resident, with some hundred streams.
 const RSS_MOST_MIB: f64 = 150.0;
 const WAL_MOST_MIB: f64 = 64.0;
-const FILES_MOST: f64 = 5.0;
+const FILES_MOST: usize = 5;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Check {
@@ -104,7 +104,7 @@ fn of_process(args: &SoakArgs, samples: &[Sample]) -> Vec<Check> {
     checks.push(match files_at_ends(warm) {
         None => Check::new(FILES, "too short to say".into(), format!("± {FILES_MOST}"), None),
         Some((first, last)) => {
-            let is_flat = (last - first).abs() <= FILES_MOST;
+            let is_flat = first.abs_diff(last) <= FILES_MOST;
             Check::new(FILES, format!("{first}, then {last}"), format!("± {FILES_MOST}"), is_flat)
         }
     });
@@ -118,7 +118,7 @@ fn of_process(args: &SoakArgs, samples: &[Sample]) -> Vec<Check> {
     checks
 }
 
-const FILES: &str = "open files after the warm-up and at the end";
+const FILES: &str = "open files after the warm-up and at the end, the least";
 const GROWTH: &str = "growth of resident memory after the warm-up";
 
 /// For information: a runtime may start a thread when it needs one.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::samples::{PER_MINUTE, Sample};
-use crate::stats::{Line, median};
+use crate::stats::Line;
 
 const WARM_UP_PART: f64 = 0.25;
 const WARM_UP_MAX: Duration = Duration::from_secs(15 * 60);
@@ -54,22 +54,25 @@ fn mean(samples: &[Sample]) -> (f64, f64) {
     (sum(|sample| sample.at_s) / count / SECONDS_PER_HOUR, sum(|sample| sample.rss_mib) / count)
 }
 
-/// The samples after caches have filled: without the first quarter, or the first quarter of an hour if that is less.
+/// The samples while all of the load ran and caches had filled: without the first quarter, or the first quarter of an hour if
+/// that is less, and without the last streams, which end when no other begins.
 pub(super) fn after_warm_up(samples: &[Sample], length: Duration) -> &[Sample] {
-    let warm_up = length.mul_f64(WARM_UP_PART).min(WARM_UP_MAX).as_secs_f64();
-    let first = samples.partition_point(|sample| sample.at_s < warm_up);
-    &samples[first..]
+    let warm_up = length.mul_f64(WARM_UP_PART).min(WARM_UP_MAX);
+    let [first, end] =
+        [warm_up, length].map(|time| samples.partition_point(|sample| sample.at_s < time.as_secs_f64()));
+    &samples[first..end]
 }
 
-/// Open files in the first and in the last half minute, the middle value of each: a connection to the provider comes or
-/// goes with each stream. None of less than a minute.
-pub(super) fn files_at_ends(samples: &[Sample]) -> Option<(f64, f64)> {
+/// The least files that were open at once in the first and in the last quarter of the samples. What is never closed is open in every
+/// later sample, so the least tells a leak, whereas the number of connections to the provider goes up and down: one more is made
+/// when requests come together, as they do on a busy machine, and kept for a while. None of less than a minute.
+pub(super) fn files_at_ends(samples: &[Sample]) -> Option<(usize, usize)> {
     if samples.len() < PER_MINUTE {
         return None;
     }
-    let few = PER_MINUTE / 2;
-    let middle = |part: &[Sample]| median(&part.iter().map(|sample| sample.files as f64).collect::<Vec<_>>());
-    Some((middle(&samples[..few])?, middle(&samples[samples.len() - few..])?))
+    let quarter = samples.len() / 4;
+    let least = |part: &[Sample]| part.iter().map(|sample| sample.files).min();
+    Some((least(&samples[..quarter])?, least(&samples[samples.len() - quarter..])?))
 }
 
 #[cfg(test)]
@@ -117,13 +120,23 @@ mod tests {
     }
 
     #[test]
-    fn files_are_compared_by_the_middle_of_half_a_minute() {
+    fn what_is_seen_when_the_load_has_ended_does_not_count() {
+        let all = samples(100, |_| 30.0);
+        let warm = after_warm_up(&all, Duration::from_secs(120));
+        assert_eq!(warm.last().map(|sample| sample.at_s), Some(118.0));
+    }
+
+    #[test]
+    fn files_that_stay_open_are_told_from_connections_that_come_and_go() {
         let mut all = samples(100, |_| 30.0);
-        all[3].files = 90;
-        for sample in &mut all[60..] {
-            sample.files = 56;
+        for busy in &mut all[80..95] {
+            busy.files = 70;
         }
-        assert_eq!(files_at_ends(&all), Some((50.0, 56.0)));
+        assert_eq!(files_at_ends(&all), Some((50, 50)));
+        for leaking in &mut all[60..] {
+            leaking.files += 6;
+        }
+        assert_eq!(files_at_ends(&all), Some((50, 56)));
         assert_eq!(files_at_ends(&all[..PER_MINUTE - 1]), None);
     }
 }
