@@ -97,10 +97,17 @@ impl App {
 
     /// Asks the daemon.
     pub(crate) fn ask(&self, command: &Command) -> Result<Reply, Failure> {
-        match control::ask(&self.home.control_socket(), command, PATIENCE)? {
+        match self.ask_within(PATIENCE, command)? {
             reply @ Reply::Failed { .. } => Err(from_reply(reply)),
             reply => Ok(reply),
         }
+    }
+
+    /// Asks the daemon, and takes whatever it answers.
+    pub(crate) fn ask_within(&self, patience: Duration, command: &Command) -> Result<Reply, ControlError> {
+        self.output.during("waiting for the gateway", || {
+            control::ask(&self.home.control_socket(), command, patience)
+        })
     }
 
     /// How the daemon is.
@@ -114,7 +121,7 @@ impl App {
     /// Makes a running daemon see what was just changed, before the command returns. Without a daemon there is
     /// nothing to tell: the next one reads it at its start.
     pub(crate) fn tell_daemon(&self) -> Result<(), Failure> {
-        match control::ask(&self.home.control_socket(), &Command::Reload, PATIENCE) {
+        match self.ask_within(PATIENCE, &Command::Reload) {
             Ok(Reply::Done { notes }) => {
                 notes.iter().for_each(|note| self.output.note(note));
                 Ok(())
@@ -133,7 +140,7 @@ impl App {
     /// Makes sure that rows of finished requests are in the database before they are read.
     pub(crate) fn flush_log(&self) {
         // Without a daemon there is nothing to flush; a slow one only makes the newest rows come later.
-        let _ = control::ask(&self.home.control_socket(), &Command::Flush, PATIENCE);
+        let _ = self.ask_within(PATIENCE, &Command::Flush);
     }
 
     /// The provider of a name that somebody typed.

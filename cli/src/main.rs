@@ -1,7 +1,7 @@
 //! `tokfence`: the command line.
 //!
 //! `args` says what can be typed, `commands` has one module a command, and the rest is what they share: `app`
-//! (where everything is), `output` and `format` (what a person or a program reads), `failure` (errors, hints,
+//! (where everything is), `output`, `spinner` and `format` (what a person or a program reads), `failure` (errors, hints,
 //! exit codes), `unlock` (how the vault is opened), `prompt`, `daemon_log`, `shield` (who may look into this process),
 //! `user_file` (files of others), `agents` (what each agent reads), `child` (a command that is run for somebody),
 //! `sandbox` (what is around it), `relay` (how it gets out of there) and `engine` (who has containers).
@@ -10,6 +10,7 @@ mod args;
 mod app;
 mod failure;
 mod output;
+mod spinner;
 mod format;
 mod prompt;
 mod unlock;

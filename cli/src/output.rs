@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::spinner;
 
 /// When to use colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -68,6 +69,12 @@ impl Output {
         if !self.is_json {
             write_err(&format!("{} {text}\n", self.paint("warning:", "33")));
         }
+    }
+
+    /// Does what may take long; at a terminal it is said what that is, until it is done. What is printed meanwhile
+    /// would be mixed with that, so the work itself prints nothing.
+    pub(crate) fn during<T>(&self, doing: &'static str, work: impl FnOnce() -> T) -> T {
+        if self.is_quiet || self.is_json { work() } else { spinner::during(doing, work) }
     }
 
     /// Prints why the command failed, and answers the exit code that says so to scripts.

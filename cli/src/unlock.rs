@@ -17,6 +17,9 @@ const CREDENTIAL_NAME: &str = "vault-passphrase";
 /// `file` or `keyring`: how a new vault is opened, and whether the keyring is asked.
 const BACKEND_VARIABLE: &str = "TOKFENCE_VAULT_BACKEND";
 
+/// What is said while the vault is opened.
+pub(crate) const OPENING: &str = "opening the vault";
+
 /// Where the vault's secret comes from.
 #[derive(Debug)]
 pub(crate) enum Source {
@@ -106,7 +109,8 @@ pub(crate) fn open_with(app: &App, source: &Source) -> Result<Vault, Failure> {
         Source::Passphrase(passphrase) => Unlock::Passphrase(passphrase),
         Source::Keyring => Unlock::Keyring,
     };
-    Ok(Vault::open(&app.home.vault(), &unlock)?)
+    let open = || Vault::open(&app.home.vault(), &unlock);
+    Ok(app.output.during(OPENING, open)?)
 }
 
 /// What gives keys to a daemon that has none.

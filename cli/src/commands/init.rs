@@ -54,14 +54,13 @@ impl Init {
     /// A vault that the keyring opens where there is one, and a passphrase otherwise.
     fn make_vault(&self, app: &App) -> Result<(Vault, Option<RecoveryCode>), Failure> {
         let backend = unlock::backend()?;
-        let path = app.home.vault();
         let given = match self.passphrase_fd {
             Some(fd) => Some(prompt::secret_from_fd(fd)?),
             None => unlock::passphrase_from_environment(app),
         };
         let has_keyring = given.is_none() && backend != Backend::File && vault::keyring_status().is_ok();
         if has_keyring || backend == Backend::Keyring {
-            return Ok(Vault::create(&path, &[NewSlot::Keyring, NewSlot::Recovery])?);
+            return create(app, &[NewSlot::Keyring, NewSlot::Recovery]);
         }
         let passphrase = match given {
             Some(passphrase) => passphrase,
@@ -77,7 +76,7 @@ impl Init {
         };
         let slots =
             [NewSlot::Passphrase { passphrase: &passphrase, cost: unlock::kdf_cost() }, NewSlot::Recovery];
-        Ok(Vault::create(&path, &slots)?)
+        create(app, &slots)
     }
 
     /// The keys in this shell's environment that are to be stored, each with its variable.
@@ -103,6 +102,11 @@ impl Init {
         !self.non_interactive
             && prompt::confirm(&format!("{name} is set in this shell. Store its key in the vault?"))
     }
+}
+
+fn create(app: &App, slots: &[NewSlot<'_>]) -> Result<(Vault, Option<RecoveryCode>), Failure> {
+    let made = app.output.during("making the vault", || Vault::create(&app.home.vault(), slots));
+    Ok(made?)
 }
 
 /// What `init` has to tell.
@@ -152,7 +156,7 @@ fn tell(app: &App, made: &Made<'_>) {
 /// Keys that lie in files go into the vault by a command of their own, which can be taken back.
 fn offer_scan(app: &App, config: &Config) {
     // Whoever only makes a home need not hear of a file that cannot be read.
-    if let Ok((count, places)) = scan::in_usual_files(config)
+    if let Ok((count, places)) = app.output.during(scan::SEARCHING, || scan::in_usual_files(config))
         && count > 0
     {
         app.output.warn(&format!(

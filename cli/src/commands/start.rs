@@ -196,7 +196,7 @@ impl Unlock {
             UnlockWith::Passphrase(_) => "passphrase",
             UnlockWith::Keyring => "keyring",
         };
-        app.ask(&control::Command::Unlock { with })?;
+        app.output.during(unlock::OPENING, || app.ask(&control::Command::Unlock { with }))?;
         app.record(AuditAction::Unlock, "gateway", json!({ "after": "unlocked", "with": by }));
         app.output.done(&json!({ "state": "ok" }), || "unlocked".to_owned());
         Ok(())
@@ -210,7 +210,8 @@ pub(crate) fn start_detached(app: &App, source: Option<&Source>) -> Result<(), F
         // A child that has ended already says why on its standard error, which is read below.
         let _ = prompt::write_secret(pipe, passphrase);
     }
-    let document = wait_until_it_serves(child, START_PATIENCE)?;
+    let document =
+        app.output.during("starting the gateway", || wait_until_it_serves(child, START_PATIENCE))?;
     let text = |key: &str| document[key].as_str().unwrap_or_default().to_owned();
     app.output.done(&document, || {
         let keys =

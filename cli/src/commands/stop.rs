@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use gateway::control::{self, Command, DaemonStatus, Reply, RiskStatus};
+use gateway::control::{Command, DaemonStatus, Reply, RiskStatus};
 pub(crate) use gateway::overview::form::timestamp;
 use serde_json::{Value, json};
 use storage::AuditAction;
@@ -34,17 +34,24 @@ fn stop_quietly(app: &App) -> Result<(), Failure> {
     app.ask(&Command::Stop)?;
     let grace = app.config().map_or(Duration::from_secs(10), |config| config.daemon.shutdown_grace);
     let deadline = Instant::now() + grace + STOP_PATIENCE;
-    while is_held(app) {
-        if Instant::now() > deadline {
-            let message = format!("the daemon (process {}) does not end", status.pid);
-            return Err(
-                Failure::new(Exit::Failed, "stop_timeout", message).with_hint(format!("kill {}", status.pid))
-            );
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    if !app.output.during("waiting for the gateway's end", || is_free_by(app, deadline)) {
+        let message = format!("the daemon (process {}) does not end", status.pid);
+        let failure = Failure::new(Exit::Failed, "stop_timeout", message);
+        return Err(failure.with_hint(format!("kill {}", status.pid)));
     }
     app.record(AuditAction::Stop, "gateway", json!({ "before": status.state, "after": "stopped" }));
     Ok(())
+}
+
+/// Whether no daemon holds the home by then.
+fn is_free_by(app: &App, deadline: Instant) -> bool {
+    while is_held(app) {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
 }
 
 /// Whether a daemon holds the home's lock, which it does from its start to its very end. A look is shared, so that
@@ -72,7 +79,7 @@ pub(crate) fn restart(app: &App) -> Result<(), Failure> {
 pub(crate) fn upgrade(app: &App) -> Result<(), Failure> {
     let before = app.daemon_status()?;
     let command = Command::Upgrade { program: this_program()? };
-    match control::ask(&app.home.control_socket(), &command, UPGRADE_PATIENCE)? {
+    match app.ask_within(UPGRADE_PATIENCE, &command)? {
         Reply::Done { .. } => {}
         other => return Err(from_reply(other)),
     }

@@ -15,6 +15,9 @@ use crate::failure::{Exit, Failure};
 use crate::prompt;
 use crate::unlock;
 
+/// What is said while the vault gets another passphrase.
+const SEALING: &str = "sealing the vault";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Vault {
     /// Store the key of a provider; asks for it, or `-` reads it from standard input
@@ -225,7 +228,8 @@ impl Export {
             Some(passphrase) => passphrase,
             None => prompt::new_passphrase()?,
         };
-        vault.export_file(&self.file, &passphrase, unlock::kdf_cost())?;
+        let export = || vault.export_file(&self.file, &passphrase, unlock::kdf_cost());
+        app.output.during("sealing the export", export)?;
         let document = json!({ "file": self.file.display().to_string(), "keys": vault.entries().len() });
         app.record(AuditAction::VaultExport, "vault", document.clone());
         app.output
@@ -269,11 +273,14 @@ impl Import {
         let failed = |error| Failure::failed(&format!("read {}", self.file), &error);
         let bytes = std::fs::read(&self.file).map_err(failed)?;
         if bytes.starts_with(b"TOKVAULT") {
-            return Ok(vault::open_export(&bytes, &ask_passphrase(app, "Passphrase of the export")?)?);
+            let passphrase = ask_passphrase(app, "Passphrase of the export")?;
+            let open = || vault::open_export(&bytes, &passphrase);
+            return Ok(app.output.during("opening the export", open)?);
         }
         if bytes.trim_ascii_start().starts_with(b"{") {
             let passphrase = ask_passphrase(app, "Passphrase of the old vault")?;
-            let keys = vault::legacy::open(std::path::Path::new(&self.file), &passphrase)?;
+            let open = || vault::legacy::open(std::path::Path::new(&self.file), &passphrase);
+            let keys = app.output.during("opening the old vault", open)?;
             return entries_from_providers(app, keys);
         }
         let text = Secret::new(String::from_utf8(bytes).map_err(|_| Failure::usage("the file is not text"))?);
@@ -346,12 +353,16 @@ fn change_passphrase(app: &App) -> Result<(), Failure> {
     let slots = vault::Vault::describe(&app.home.vault())?;
     if slots.has(vault::SlotKind::Passphrase) {
         let old = prompt::secret("Present passphrase of the vault")?;
-        let mut vault = vault::Vault::open(&app.home.vault(), &vault::Unlock::Passphrase(&old))?;
-        vault.change_passphrase(&old, &prompt::new_passphrase()?, unlock::kdf_cost())?;
+        let open = || vault::Vault::open(&app.home.vault(), &vault::Unlock::Passphrase(&old));
+        let mut vault = app.output.during(unlock::OPENING, open)?;
+        let new = prompt::new_passphrase()?;
+        let change = || vault.change_passphrase(&old, &new, unlock::kdf_cost());
+        app.output.during(SEALING, change)?;
     } else {
         let mut vault = unlock::open(app)?;
         let passphrase = prompt::new_passphrase()?;
-        vault.add_slot(&NewSlot::Passphrase { passphrase: &passphrase, cost: unlock::kdf_cost() })?;
+        let slot = NewSlot::Passphrase { passphrase: &passphrase, cost: unlock::kdf_cost() };
+        app.output.during(SEALING, || vault.add_slot(&slot))?;
     }
     let before = if slots.has(vault::SlotKind::Passphrase) { "another passphrase" } else { "no passphrase" };
     let detail = json!({ "before": before, "after": "a passphrase" });

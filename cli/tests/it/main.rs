@@ -49,6 +49,7 @@ mod watch;
 mod sentinel;
 mod not_promised;
 mod prompts;
+mod spinner;
 mod top;
 mod widget;
 mod cli_faults;

@@ -1,109 +1,18 @@
 //! `top` at a terminal: what is on the screen, what its keys do, and that the terminal is what it was afterwards.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::num::NonZero;
-use std::sync::{Arc, Mutex};
+use rexpect::process::{Signal, WaitStatus};
 
-use rexpect::process::{PtyProcess, Signal, WaitStatus};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use crate::support::{Gateway, Home, Setup, Terminal, eventually};
 
-use crate::support::{Gateway, Home, Setup, eventually};
-
-/// The program at a terminal of its own, as a person sees it.
-struct Terminal {
-    process: PtyProcess,
-    screen: Arc<Mutex<vt100::Parser>>,
-    line: File,
-}
-
-impl Terminal {
-    fn start(home: &Home, args: &[&str], (columns, rows): (u16, u16), env: &[(&str, &str)]) -> Self {
-        let mut command = home.command(args.iter().copied());
-        for (name, value) in env {
-            command = command.env(name, value);
-        }
-        let command = std::mem::replace(command.inner(), std::process::Command::new("true"));
-        let mut process = PtyProcess::new(command).unwrap();
-        process.set_kill_timeout(Some(5_000));
-        let line = process.get_file_handle().unwrap();
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(
-            NonZero::new(rows).unwrap(),
-            NonZero::new(columns).unwrap(),
-            0,
-        )));
-        let (mut reader, shown) = (line.try_clone().unwrap(), screen.clone());
-        std::thread::spawn(move || {
-            let mut part = [0; 4096];
-            // The end of the program is an error of its terminal.
-            while let Ok(count @ 1..) = reader.read(&mut part) {
-                shown.lock().unwrap().process(&part[..count]);
-            }
-        });
-        let terminal = Self { process, screen, line };
-        terminal.resize(columns, rows);
-        terminal
-    }
-
-    fn top(home: &Home) -> Self {
-        Self::start(home, &["top"], (80, 24), &[])
-    }
-
-    fn resize(&self, columns: u16, rows: u16) {
-        let (height, width) = (NonZero::new(rows).unwrap(), NonZero::new(columns).unwrap());
-        self.screen.lock().unwrap().screen_mut().set_size(height, width);
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&self.line, size).unwrap();
-    }
-
-    fn contents(&self) -> String {
-        self.screen.lock().unwrap().screen().contents()
-    }
-
-    #[track_caller]
-    fn shows(&self, text: &str) {
-        let deadline = std::time::Instant::now() + crate::support::PATIENCE;
-        while !self.contents().contains(text) {
-            assert!(std::time::Instant::now() < deadline, "{text:?} is not in\n{}", self.contents());
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.line.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Whether the terminal takes lines and echoes signals, as it does where no program has it to itself.
-    fn is_ordinary(&self) -> bool {
-        tcgetattr(&self.line).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ISIG)
-    }
-
-    /// Waits for the end of the program. The terminal must be what it was.
-    #[track_caller]
-    fn ends(&mut self) -> WaitStatus {
-        let ended = eventually("the end of top", || match self.process.status() {
-            Some(WaitStatus::StillAlive) => None,
-            other => other,
-        });
-        eventually("the screen of before", || {
-            (!self.screen.lock().unwrap().screen().alternate_screen()).then_some(())
-        });
-        assert!(!self.screen.lock().unwrap().screen().hide_cursor());
-        assert!(self.is_ordinary());
-        ended
-    }
-
-    #[track_caller]
-    fn quits(&mut self) {
-        assert!(matches!(self.ends(), WaitStatus::Exited(_, 0)));
-    }
+fn top(home: &Home) -> Terminal {
+    Terminal::start(home, &["top"], (80, 24), &[])
 }
 
 #[test]
 fn a_stream_is_seen_killed_by_a_key_and_served_again() {
     let gateway = Gateway::start();
     gateway.run(["budget", "set", "global", "10", "daily"]).expect(0);
-    let mut terminal = Terminal::top(&gateway.home);
+    let mut terminal = top(&gateway.home);
     terminal.shows("nothing runs");
     terminal.shows("global/daily");
     assert!(!terminal.is_ordinary(), "keys are taken one by one");
@@ -139,7 +48,7 @@ fn the_chosen_agent_is_revoked_by_a_key_and_no_other() {
     let (script, go) = gateway.mock.held_stream();
     let mut kept = gateway.hold(&gateway.token, &script);
     let mut revoked = gateway.hold(&other, &script);
-    let mut terminal = Terminal::top(&gateway.home);
+    let mut terminal = top(&gateway.home);
     terminal.shows("1 in flight (2)");
     // The oldest is the first; the second is the other's.
     terminal.press("jR");
@@ -161,7 +70,7 @@ fn a_request_is_opened_and_left_again() {
     let gateway = Gateway::start();
     let (script, _go) = gateway.mock.held_stream();
     let _client = gateway.hold(&gateway.token, &script);
-    let mut terminal = Terminal::top(&gateway.home);
+    let mut terminal = top(&gateway.home);
     terminal.shows("1 in flight (1)");
     terminal.press("\r");
     terminal.shows(&gateway.overview().requests[0].id);
@@ -177,7 +86,7 @@ fn a_request_is_opened_and_left_again() {
 #[test]
 fn the_screen_follows_the_terminal() {
     let gateway = Gateway::start();
-    let mut terminal = Terminal::top(&gateway.home);
+    let mut terminal = top(&gateway.home);
     terminal.shows("▶ 1 in flight (0)");
     terminal.resize(60, 20);
     terminal.shows("the terminal has 60×20; this needs 80×24");
@@ -211,7 +120,7 @@ fn there_is_no_colour_for_who_wants_none() {
 #[test]
 fn a_daemon_that_goes_away_is_said_to_and_its_return_is_noticed() {
     let gateway = Gateway::start();
-    let mut terminal = Terminal::top(&gateway.home);
+    let mut terminal = top(&gateway.home);
     terminal.shows("  ok  ");
     gateway.run(["stop"]).expect(0);
     terminal.shows("the daemon is not running, trying again");
@@ -228,7 +137,7 @@ fn a_daemon_that_goes_away_is_said_to_and_its_return_is_noticed() {
 fn a_signal_ends_it_and_the_terminal_is_as_before() {
     let gateway = Gateway::start();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut terminal = Terminal::top(&gateway.home);
+        let mut terminal = top(&gateway.home);
         terminal.shows("5 risk (0)");
         terminal.process.signal(signal).unwrap();
         let ended = terminal.ends();
@@ -243,7 +152,7 @@ fn who_cannot_be_shown_anything_is_told_so() {
     let piped = home.run(["top"]).expect(2);
     assert!(piped.stderr.contains("not a terminal") && piped.stderr.contains("--json"), "{}", piped.stderr);
     assert_eq!(home.run(["--json", "top"]).expect(3).error()["code"], "not_running");
-    let mut terminal = Terminal::top(&home);
+    let mut terminal = top(&home);
     let ended = eventually("the end", || match terminal.process.status() {
         Some(WaitStatus::StillAlive) => None,
         other => other,

@@ -10,6 +10,8 @@ use crate::app::{App, now_us};
 use crate::failure::{Exit, Failure};
 
 const REASON_CHARS_MAX: usize = 1_000;
+/// What is said while the chain is followed.
+const VERIFYING: &str = "checking the audit log";
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
@@ -28,7 +30,7 @@ pub(super) struct Accept {
 impl Verify {
     pub(super) fn run(&self, app: &App) -> Result<ExitCode, Failure> {
         let store = Store::open_existing(&app.config()?.logging.db_path)?;
-        let report = store.verify_audit(self.head)?;
+        let report = app.output.during(VERIFYING, || store.verify_audit(self.head))?;
         app.output.data(&document(&report), || text(&report));
         if report.unanchored > 0 {
             let count = report.unanchored;
@@ -49,7 +51,7 @@ impl Accept {
         }
         let mut store = app.store()?;
         let former = store.accept_audit(reason, now_us())?;
-        let report = store.verify_audit(None)?;
+        let report = app.output.during(VERIFYING, || store.verify_audit(None))?;
         let document = json!({ "former_head": former.to_string(), "head": report.head.to_string() });
         app.output.done(&document, || format!("accepted; the head is {}", report.head));
         if !report.faults.is_empty() {

@@ -55,7 +55,7 @@ impl Doctor {
         if self.accept_clock {
             machine::accept_clock(app)?;
         }
-        let checks = examine(app, self.online);
+        let checks = app.output.during("looking at everything", || examine(app, self.online));
         let found = checks.iter().filter(|check| check.verdict != Verdict::Ok).count();
         let documents: Vec<Value> = checks.iter().map(Check::document).collect();
         app.output.data(&json!({ "checks": documents, "found": found }), || {

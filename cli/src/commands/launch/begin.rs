@@ -219,8 +219,19 @@ fn write_secrets(agent: &Agent<'_>, plan: &Plan, before: Value, token: &MintedTo
     folder.write(&folder.openclaw(), &format!("{openclaw:#}\n"), owner)
 }
 
-/// Waits until the page answers. A container that ended meanwhile will never; one that runs may have no page at all.
+/// Waits until the page answers.
 fn wait_until_ready(agent: &Agent<'_>, plan: &Plan, launched: &Launched) -> Result<(), Failure> {
+    let output = &agent.app.output;
+    if !output.during("waiting for its page", || becomes_ready(agent, plan, launched))? {
+        let patience = READY_PATIENCE.as_secs();
+        output
+            .warn(&format!("it runs, but its page did not answer within {patience} s; tokfence launch logs"));
+    }
+    Ok(())
+}
+
+/// Whether the page answers in time. A container that ended meanwhile will never; one that runs may have no page at all.
+fn becomes_ready(agent: &Agent<'_>, plan: &Plan, launched: &Launched) -> Result<bool, Failure> {
     let begun = Instant::now();
     while begun.elapsed() < READY_PATIENCE {
         if !agent.find(&plan.engine)?.as_ref().is_some_and(Found::is_running) {
@@ -228,16 +239,11 @@ fn wait_until_ready(agent: &Agent<'_>, plan: &Plan, launched: &Launched) -> Resu
             return Err(Failure::new(Exit::Failed, "container_ended", message));
         }
         if answers(launched.port) {
-            return Ok(());
+            return Ok(true);
         }
         std::thread::sleep(POLL);
     }
-    let patience = READY_PATIENCE.as_secs();
-    agent
-        .app
-        .output
-        .warn(&format!("it runs, but its page did not answer within {patience} s; tokfence launch logs"));
-    Ok(())
+    Ok(false)
 }
 
 /// Whether somebody who speaks HTTP answers with something that is no failure of his.

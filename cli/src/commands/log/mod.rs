@@ -26,6 +26,9 @@ const POLL: Duration = Duration::from_millis(200);
 /// How many rows of a followed log are read at a time.
 const BATCH: u32 = 1_000;
 
+/// What is said while rows are read.
+pub(crate) const READING: &str = "reading the log";
+
 #[derive(Debug, Args)]
 pub(crate) struct Log {
     /// Everything about the request whose id begins like this
@@ -73,7 +76,7 @@ impl Log {
         if self.follow {
             return follow(app, &store, filter);
         }
-        let mut requests = store.requests(&filter)?;
+        let mut requests = app.output.during(READING, || store.requests(&filter))?;
         requests.reverse();
         let documents: Vec<Value> = requests.iter().map(document).collect();
         app.output.data(&json!({ "requests": documents }), || {
@@ -120,7 +123,7 @@ where
 }
 
 fn show(app: &App, store: &Store, prefix: &str) -> Result<(), Failure> {
-    let request = store.request(prefix).map_err(|error| match error {
+    let request = app.output.during(READING, || store.request(prefix)).map_err(|error| match error {
         storage::Error::AmbiguousRequest { .. } => {
             Failure::from(error).with_hint("give more characters; `tokfence log --json` shows whole ids")
         }

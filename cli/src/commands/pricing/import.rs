@@ -30,10 +30,10 @@ impl Import {
         // With a slip in these the daemon would go on with the old list.
         Prices::read_own(&app.home).map_err(unchanged)?;
         let before = Prices::load(&app.home).ok();
-        match &self.file {
-            Some(file) => import(&app.home, file)?,
-            None => undo(&app.home)?,
-        }
+        app.output.during("reading prices", || match &self.file {
+            Some(file) => import(&app.home, file),
+            None => undo(&app.home),
+        })?;
         let (after, was) = (Prices::load(&app.home), before.as_ref().map(|before| describe(&before.table)));
         let is = after.as_ref().ok().map(|after| describe(&after.table));
         let action = if self.undo { AuditAction::PricingUndo } else { AuditAction::PricingImport };

@@ -325,7 +325,7 @@ fn set_command(provider: &Entry) -> String {
 
 fn test(app: &App, name: &str) -> Result<(), Failure> {
     let provider = find(app, &app.config()?, name)?;
-    let reached = reach(&provider).map_err(|why| {
+    let reached = app.output.during("connecting", || reach(&provider)).map_err(|why| {
         Failure::new(
             Exit::Failed,
             "upstream_unreachable",

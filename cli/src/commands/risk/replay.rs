@@ -12,6 +12,7 @@ use storage::{RiskEvent, Store};
 
 use super::{family, who};
 use crate::app::{App, now_us};
+use crate::commands::log::READING;
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 use crate::format::{local_time, parse_instant};
@@ -59,7 +60,7 @@ impl Replay {
                 spans.iter().map(|span| refused(&store, &rules, &subject, span)).sum::<Result<_, _>>()?;
             Ok(Course { subject, spans, refused })
         });
-        let courses = courses.collect::<Result<Vec<Course>, Failure>>()?;
+        let courses = app.output.during(READING, || courses.collect::<Result<Vec<Course>, Failure>>())?;
         let document = json!({
             "since": timestamp(since),
             "events": events.len(),

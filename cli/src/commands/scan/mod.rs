@@ -24,6 +24,9 @@ const NAMED_MAX: usize = 3;
 /// Of what was not looked at so much is told.
 const PASSED_OVER_TOLD: usize = 10;
 
+/// What is said while they are looked for.
+pub(crate) const SEARCHING: &str = "looking for keys";
+
 #[derive(Debug, Args)]
 pub(crate) struct Scan {
     /// Files, and folders with all that is in them, beside the places where keys usually are
@@ -45,7 +48,7 @@ impl Scan {
             return fix::undo(app, file).map(|()| ExitCode::SUCCESS);
         }
         let config = app.config()?;
-        let mut findings = Findings::all(&finder(&config), &self.paths)?;
+        let mut findings = app.output.during(SEARCHING, || Findings::all(&finder(&config), &self.paths))?;
         let fixed = match self.fix && !findings.keys.is_empty() {
             true => fix::fix(app, &config, &mut findings, parse_ttl(&self.ttl)?)?,
             false => None,

@@ -95,10 +95,10 @@ impl Install {
         for file in &plan.files {
             file.write()?;
         }
-        plan.register.iter().try_for_each(|command| tell(command))?;
-        if !self.no_start {
-            plan.start.iter().try_for_each(|command| tell(command))?;
-        }
+        let start = if self.no_start { &[][..] } else { &plan.start };
+        app.output.during("waiting for the service manager", || {
+            plan.register.iter().chain(start).try_for_each(|command| tell(command))
+        })?;
         let detail = json!({ "files": paths, "started": !self.no_start });
         app.record(AuditAction::ServiceInstall, self.which.name(), detail);
         let document =

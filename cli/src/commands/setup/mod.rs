@@ -96,7 +96,10 @@ impl Setup {
         };
         let mut code = if is_done { ExitCode::SUCCESS } else { ExitCode::from(Exit::Failed as u8) };
         let tested = match self.test {
-            Some(how) => Some(probe::test(app, &job, &token, how, &mut document)?),
+            Some(how) => {
+                let test = || probe::test(app, &job, &token, how, &mut document);
+                Some(app.output.during("waiting for an answer", test)?)
+            }
             None => None,
         };
         if tested.as_ref().is_some_and(|tested| !tested.is_good) {

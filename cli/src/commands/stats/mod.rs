@@ -12,7 +12,7 @@ use storage::{Stats as Sums, StatsBy, StatsGroup, StatsQuery, StatsRow, Store};
 
 use crate::app::{App, now_us};
 use crate::commands::agent::parse_agent;
-use crate::commands::log::provider_in_log;
+use crate::commands::log::{READING, provider_in_log};
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 use crate::format::{Column, Columns, millis, parse_instant, percent, span_or_dash, usd};
@@ -107,7 +107,7 @@ impl Stats {
             by: self.by.group(),
             zone: zone.clone(),
         };
-        let sums = store.stats(&query)?;
+        let sums = app.output.during(READING, || store.stats(&query))?;
         let document = json!({
             "period": (!is_typed).then(|| name(self.period)),
             "since": query.since.map(timestamp),

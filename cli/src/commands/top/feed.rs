@@ -4,7 +4,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use gateway::control::{self, Command, Reply};
+use gateway::control::{Command, Reply};
 use gateway::overview::Overview;
 use policy::AgentName;
 
@@ -37,7 +37,7 @@ pub(super) enum News {
 
 /// How everything stands.
 pub(in crate::commands) fn ask(app: &App, patience: Duration) -> Result<Overview, Failure> {
-    match control::ask(&app.home.control_socket(), &Command::Overview, patience)? {
+    match app.ask_within(patience, &Command::Overview)? {
         Reply::Overview(overview) => Ok(*overview),
         other => Err(from_reply(other)),
     }

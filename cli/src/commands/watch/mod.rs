@@ -115,14 +115,15 @@ impl Watch {
         }
         let vault = if self.for_daemon { vault_of_daemon(app)? } else { unlock::open(app)? };
         let mut checker = Checker::new(app, &settings, vault, is_over.clone())?;
-        let mut report = checker.check()?;
+        let mut check = || app.output.during("asking the accounts", || checker.check());
+        let mut report = check()?;
         if self.once {
             app.output.data(&report.document(), || report.text());
             return Ok(report.exit_code());
         }
         app.output.line(&report.document(), || report.text());
         while wait(interval, &is_over) {
-            match checker.check() {
+            match check() {
                 // One that was interrupted has not looked at everything.
                 Ok(_) if is_over.load(Ordering::Relaxed) => break,
                 Ok(next) => report = next,

@@ -5,6 +5,7 @@ mod gateway;
 mod http;
 mod mock;
 mod reaper;
+mod terminal;
 mod tls;
 
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 pub(crate) use gateway::{Command, Gateway, Home, KEYS, Output, PASSPHRASE, Setup, program, rows};
 pub(crate) use http::{Client, Request, Response};
 pub(crate) use mock::{Conn, Mock, Received, Then, answer, answer_with, chunk, json, sse};
+pub(crate) use terminal::Terminal;
 pub(crate) use tls::Authority;
 
 /// Nothing that is waited for takes longer, on whatever machine.
