@@ -1,13 +1,18 @@
 //! Numbers, times and columns as a person reads them.
 
+use std::borrow::Cow;
+
 use jiff::tz::TimeZone;
 use policy::{NanoUsd, TimestampUs};
 use serde_json::Value;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::failure::Failure;
 
 /// What stands between two columns.
 const GAP: &str = "  ";
+/// Long text is shown in no less than this, however narrow the terminal.
+const LONG_MIN: usize = 12;
 
 /// A column: its header, and on which side its cells stand.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +25,12 @@ pub(crate) enum Column {
     SpareLeft(&'static str),
     /// Numbers of which the same holds.
     SpareRight(&'static str),
+    /// Text that is cut where a terminal is too narrow without what can be spared, too.
+    Long(&'static str),
 }
 
-/// Lines in columns. Unlike `Output::table` it aligns numbers on the right, and it can go on: a log that is
-/// followed has to align lines that are not there yet.
+/// Lines in columns, which fit the terminal where that can be. They can go on: a log that is followed has to align
+/// lines that are not there yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Columns {
     columns: &'static [Column],
@@ -34,27 +41,35 @@ pub(crate) struct Columns {
 impl Column {
     pub(crate) fn header(self) -> &'static str {
         match self {
-            Self::Left(header) | Self::Right(header) | Self::SpareLeft(header) | Self::SpareRight(header) => {
-                header
-            }
+            Self::Left(header)
+            | Self::Right(header)
+            | Self::SpareLeft(header)
+            | Self::SpareRight(header)
+            | Self::Long(header) => header,
         }
     }
 
     pub(crate) fn pad(self, cell: &str, width: usize) -> String {
+        let cell = if self.is_long() { cut(cell, width) } else { cell.into() };
+        let room = " ".repeat(width.saturating_sub(cell.width()));
         match self {
-            Self::Left(_) | Self::SpareLeft(_) => format!("{cell:<width$}"),
-            Self::Right(_) | Self::SpareRight(_) => format!("{cell:>width$}"),
+            Self::Left(_) | Self::SpareLeft(_) | Self::Long(_) => format!("{cell}{room}"),
+            Self::Right(_) | Self::SpareRight(_) => format!("{room}{cell}"),
         }
     }
 
     fn is_spare(self) -> bool {
         matches!(self, Self::SpareLeft(_) | Self::SpareRight(_))
     }
+
+    fn is_long(self) -> bool {
+        matches!(self, Self::Long(_))
+    }
 }
 
 impl Columns {
     pub(crate) fn new(columns: &'static [Column]) -> Self {
-        let widths = columns.iter().map(|column| column.header().chars().count()).collect();
+        let widths = columns.iter().map(|column| column.header().width()).collect();
         Self { widths, columns, is_left_out: vec![false; columns.len()] }
     }
 
@@ -74,12 +89,13 @@ impl Columns {
     pub(crate) fn fit(&mut self, rows: &[Vec<String>]) {
         for row in rows {
             for (width, cell) in self.widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
+                *width = cell.width().max(*width);
             }
         }
     }
 
-    /// Leaves out what can be spared until a line is no longer than this, or nothing is left that can.
+    /// Leaves out what can be spared until a line is no longer than this, or nothing is left that can; then long text is
+    /// cut.
     pub(crate) fn narrow(&mut self, width: Option<usize>) {
         let Some(width) = width else { return };
         for place in (0..self.columns.len()).rev() {
@@ -87,6 +103,11 @@ impl Columns {
                 return;
             }
             self.is_left_out[place] = self.columns[place].is_spare();
+        }
+        for place in (0..self.columns.len()).rev().filter(|place| self.columns[*place].is_long()) {
+            let excess = self.width().saturating_sub(width);
+            let least = self.columns[place].header().width().max(LONG_MIN).min(self.widths[place]);
+            self.widths[place] = self.widths[place].saturating_sub(excess).max(least);
         }
     }
 
@@ -107,6 +128,19 @@ impl Columns {
         let cells: Vec<String> = shown.map(|(((column, width), cell), _)| column.pad(cell, *width)).collect();
         cells.join(GAP).trim_end().to_owned()
     }
+}
+
+/// The beginning of a text that is longer than that.
+fn cut(text: &str, width: usize) -> Cow<'_, str> {
+    if text.width() <= width {
+        return text.into();
+    }
+    let mut used = 1;
+    let fits = |letter: &char| {
+        used += letter.width().unwrap_or(0);
+        used <= width
+    };
+    text.chars().take_while(fits).chain(['…']).collect::<String>().into()
 }
 
 /// How many characters a line of standard output has, where that is a terminal.
@@ -349,5 +383,32 @@ mod tests {
             [line(Some(14)), line(Some(13)), line(Some(1))],
             [some, "NAME  NOTE|a     x", "NAME  NOTE|a     x"]
         );
+    }
+
+    #[test]
+    fn a_long_text_is_cut_where_nothing_is_left_to_spare() {
+        const COLUMNS: [Column; 3] = [Column::Right("row"), Column::SpareLeft("of"), Column::Long("detail")];
+        let line = |detail: &str, width| {
+            let row = ["1", "b", detail].map(str::to_owned).to_vec();
+            let mut layout = Columns::new(&COLUMNS);
+            layout.fit(std::slice::from_ref(&row));
+            layout.narrow(width);
+            layout.line(&row)
+        };
+        let story = "a long story, told again";
+        assert_eq!(line(story, None), format!("  1  b   {story}"));
+        assert_eq!(line(story, Some(29)), format!("  1  {story}"));
+        assert_eq!(line(story, Some(28)), "  1  a long story, told aga…");
+        assert_eq!(line(story, Some(1)), "  1  a long stor…");
+        assert_eq!(line("short", Some(1)), "  1  short");
+        assert_eq!(line("東京東京東京東京", Some(18)), "  1  東京東京東京…");
+    }
+
+    #[test]
+    fn what_takes_two_places_is_counted_as_two() {
+        const COLUMNS: [Column; 2] = [Column::Left("name"), Column::Right("n")];
+        let row = |name: &str, n: &str| vec![name.to_owned(), n.to_owned()];
+        let rows = [row("東京東", "1"), row("kyoto", "20")];
+        assert_eq!(Columns::table(&COLUMNS, &rows, "none"), "NAME     N\n東京東   1\nkyoto   20");
     }
 }

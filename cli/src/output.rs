@@ -103,21 +103,6 @@ impl Output {
     fn paint(&self, text: &str, code: &str) -> String {
         if self.has_color(&io::stderr()) { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
-
-    /// A table with a header; an empty one says so instead.
-    pub(crate) fn table(&self, headers: &[&str], rows: Vec<Vec<String>>, when_empty: &str) -> String {
-        if rows.is_empty() {
-            return when_empty.to_owned();
-        }
-        let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::NOTHING);
-        table.set_header(headers.iter().map(|text| text.to_uppercase()));
-        for row in rows {
-            table.add_row(row);
-        }
-        let lines = table.lines().map(|line| line.trim_end().trim_start_matches(' ').to_owned());
-        lines.collect::<Vec<_>>().join("\n")
-    }
 }
 
 /// A reader that has gone away (`| head`) is no failure: there is nobody left to read one.

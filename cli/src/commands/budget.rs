@@ -19,10 +19,10 @@ const COLUMNS: [Column; 7] = [
     Column::Left("budget"),
     Column::Right("limit"),
     Column::Right("spent"),
-    Column::Right("held"),
+    Column::SpareRight("held"),
     Column::Right("left"),
     Column::Right("used"),
-    Column::Left("renews"),
+    Column::SpareLeft("renews"),
 ];
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,14 @@ use serde_json::{Value, json};
 
 use crate::app::{App, now_us};
 use crate::failure::{Exit, Failure, from_reply};
+use crate::format::{Column, Columns};
+
+const COLUMNS: [Column; 4] = [
+    Column::Left("subject"),
+    Column::Right("requests/min"),
+    Column::Right("tokens/min"),
+    Column::Right("at once"),
+];
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ratelimit {
@@ -151,9 +159,8 @@ fn status(app: &App) -> Result<(), Failure> {
                 of(used.map(|used| used.in_flight.into()), limit.concurrent.map(u64::from)),
             ]
         });
-        let headers = ["subject", "requests/min", "tokens/min", "at once"];
         let empty = "no limits; set one with `tokfence ratelimit set agent:NAME 60`";
-        app.output.table(&headers, rows.collect(), empty)
+        Columns::table(&COLUMNS, &rows.collect::<Vec<_>>(), empty)
     });
     Ok(())
 }

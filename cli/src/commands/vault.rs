@@ -12,11 +12,22 @@ use vault::{Entry, EntryKind, NewEntry, NewSlot, OnConflict, Secret};
 use crate::app::{App, now_us};
 use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
+use crate::format::{Column, Columns};
 use crate::prompt;
 use crate::unlock;
 
 /// What is said while the vault gets another passphrase.
 const SEALING: &str = "sealing the vault";
+
+const COLUMNS: [Column; 7] = [
+    Column::Left("provider"),
+    Column::Left("kind"),
+    Column::SpareLeft("label"),
+    Column::Left("last4"),
+    Column::Left("origin"),
+    Column::SpareLeft("rotated"),
+    Column::SpareLeft("last used"),
+];
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Vault {
@@ -214,8 +225,8 @@ fn list(app: &App) -> Result<(), Failure> {
         let columns = ["provider", "kind", "label", "last4", "origin", "rotated_at", "last_used_at"];
         let text = |entry: &Value, column: &str| entry[column].as_str().unwrap_or("-").to_owned();
         let rows = document["keys"].as_array().into_iter().flatten();
-        let rows = rows.map(|entry| columns.iter().map(|column| text(entry, column)).collect()).collect();
-        app.output.table(&columns.map(|column| column.trim_end_matches("_at")), rows, "no keys")
+        let cells = |entry| columns.iter().map(|column| text(entry, column)).collect();
+        Columns::table(&COLUMNS, &rows.map(cells).collect::<Vec<_>>(), "no keys")
     });
     Ok(())
 }

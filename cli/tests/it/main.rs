@@ -50,6 +50,7 @@ mod sentinel;
 mod not_promised;
 mod prompts;
 mod spinner;
+mod lists;
 mod top;
 mod widget;
 mod cli_faults;

@@ -10,6 +10,25 @@ use crate::app::{App, now_us};
 use crate::commands::ratelimit::limit_document;
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
+use crate::format::{Column, Columns};
+
+const AGENTS: [Column; 6] = [
+    Column::Left("agent"),
+    Column::Right("active"),
+    Column::Right("requests"),
+    Column::Right("spent"),
+    Column::SpareLeft("last used"),
+    Column::SpareLeft("note"),
+];
+
+const CAPABILITIES: [Column; 6] = [
+    Column::Left("id"),
+    Column::Left("state"),
+    Column::Left("ends"),
+    Column::SpareLeft("last used"),
+    Column::SpareLeft("parent"),
+    Column::Left("allows"),
+];
 
 /// Ends what runs left behind that died, so that it is not shown as in force. A running daemon does that by itself
 /// within a moment.
@@ -48,11 +67,11 @@ pub(super) fn list(app: &App) -> Result<(), Failure> {
                 agent.requests.to_string(),
                 format!("${}", agent.spent),
                 agent.last_used_at.map_or("never".to_owned(), timestamp),
-                agent.note.clone().unwrap_or_default(),
+                agent.note.as_deref().unwrap_or_default().escape_debug().to_string(),
             ]
         });
-        let headers = ["agent", "active", "requests", "spent", "last used", "note"];
-        app.output.table(&headers, rows.collect(), "no agents; make one with `tokfence agent mint NAME`")
+        let when_empty = "no agents; make one with `tokfence agent mint NAME`";
+        Columns::table(&AGENTS, &rows.collect::<Vec<_>>(), when_empty)
     });
     Ok(())
 }
@@ -76,11 +95,11 @@ pub(super) fn show(app: &App, name: &str) -> Result<(), Failure> {
             .map(|summary| capability_document(summary, &rules, now))
             .collect::<Vec<_>>(),
     });
-    app.output.data(&document, || table(app, revoked, &document["capabilities"]));
+    app.output.data(&document, || table(revoked, &document["capabilities"]));
     Ok(())
 }
 
-fn table(app: &App, revoked: Option<&Revocation>, capabilities: &Value) -> String {
+fn table(revoked: Option<&Revocation>, capabilities: &Value) -> String {
     let rows = capabilities.as_array().into_iter().flatten().map(|capability| {
         let text = |key: &str| capability[key].as_str().unwrap_or("-").to_owned();
         vec![
@@ -92,8 +111,7 @@ fn table(app: &App, revoked: Option<&Revocation>, capabilities: &Value) -> Strin
             allowed_text(capability),
         ]
     });
-    let headers = ["id", "state", "ends", "last used", "parent", "allows"];
-    let table = app.output.table(&headers, rows.collect(), "no capabilities");
+    let table = Columns::table(&CAPABILITIES, &rows.collect::<Vec<_>>(), "no capabilities");
     match revoked {
         Some(revoked) => {
             format!("revoked since {} ({})\n{table}", timestamp(revoked.at), revoked.reason.escape_debug())

@@ -13,16 +13,16 @@ use storage::{Actor, AuditAction, AuditFilter, AuditHead, AuditRow, Store};
 use crate::app::{App, now_us};
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns, local_time, parse_instant, terminal_width};
+use crate::format::{Column, Columns, local_time, parse_instant};
 use verify::{Accept, Verify};
 
 const COLUMNS: [Column; 6] = [
     Column::Right("row"),
     Column::Left("time"),
-    Column::Left("who"),
+    Column::SpareLeft("who"),
     Column::Left("action"),
-    Column::Left("subject"),
-    Column::Left("detail"),
+    Column::Long("subject"),
+    Column::Long("detail"),
 ];
 
 #[derive(Debug, Args)]
@@ -79,8 +79,7 @@ impl List {
         rows.reverse();
         let document = json!({ "changes": rows.iter().map(document).collect::<Vec<_>>() });
         app.output.data(&document, || {
-            let mut cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
-            text::fit(&mut cells, &COLUMNS.map(Column::header), terminal_width());
+            let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
             Columns::table(&COLUMNS, &cells, "nothing was changed")
         });
         Ok(())

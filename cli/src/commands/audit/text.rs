@@ -3,9 +3,6 @@
 use serde_json::{Map, Value};
 use storage::Actor;
 
-/// A detail is shown in no less than this, however narrow the terminal.
-const DETAIL_MIN: usize = 12;
-
 /// Without characters that a terminal would act upon.
 pub(super) fn plain(text: &str) -> String {
     text.chars().flat_map(char::escape_debug).collect()
@@ -56,22 +53,6 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Cuts the last column so that the lines fit, where they go to a terminal.
-pub(super) fn fit(rows: &mut [Vec<String>], headers: &[&str], width: Option<usize>) {
-    let Some(width) = width else { return };
-    let others = headers.len().saturating_sub(1);
-    let column = |index: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
-        cells.chain([headers[index].len()]).max().unwrap_or(0) + 2
-    };
-    let room = width.saturating_sub((0..others).map(column).sum()).max(DETAIL_MIN);
-    for cell in rows.iter_mut().filter_map(|row| row.last_mut()) {
-        if cell.chars().count() > room {
-            *cell = cell.chars().take(room - 1).chain(['…']).collect();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,18 +86,5 @@ mod tests {
         for text in [detail(&json!({ hostile: hostile })), plain(hostile), who(hostile)] {
             assert!(!text.chars().any(char::is_control) && !text.contains('\u{202e}'), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_line_fits_the_terminal() {
-        let row = || vec!["1".to_owned(), "kill".to_owned(), "a long story".repeat(9)];
-        let mut rows = vec![row()];
-        fit(&mut rows, &["row", "action", "detail"], Some(40));
-        // Columns of three and six characters, each with two spaces.
-        assert_eq!(rows[0][2].chars().count(), 40 - 5 - 8);
-        assert!(rows[0][2].ends_with('…'));
-        let mut rows = vec![row()];
-        fit(&mut rows, &["row", "action", "detail"], None);
-        assert_eq!(rows, [row()]);
     }
 }

@@ -13,9 +13,9 @@ use crate::format::{Column, Columns};
 const COLUMNS: [Column; 7] = [
     Column::Left("canary"),
     Column::Left("kind"),
-    Column::Left("looks like"),
-    Column::Left("holder"),
-    Column::Left("created"),
+    Column::SpareLeft("looks like"),
+    Column::SpareLeft("holder"),
+    Column::SpareLeft("created"),
     Column::Left("last seen"),
     Column::Left("planted in"),
 ];

@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::commands::provider::read_document;
 use crate::failure::{Exit, Failure};
+use crate::format::{Column, Columns};
 use settings::{Setting, settings};
+
+const COLUMNS: [Column; 3] = [Column::Left("key"), Column::Left("value"), Column::SpareLeft("from")];
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Config {
@@ -51,7 +54,7 @@ fn show(app: &App) -> Result<(), Failure> {
         let rows = settings
             .iter()
             .map(|setting| vec![setting.key.clone(), setting.value.to_string(), setting.source().to_owned()]);
-        app.output.table(&["key", "value", "from"], rows.collect(), "")
+        Columns::table(&COLUMNS, &rows.collect::<Vec<_>>(), "")
     });
     config.notes.iter().for_each(|note| app.output.note(note));
     Ok(())

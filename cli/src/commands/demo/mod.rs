@@ -21,7 +21,7 @@ use vault::{Entry, EntryKind, KdfCost, NewEntry, NewSlot, Secret, Vault};
 use crate::app::{App, now_us};
 use crate::commands::agent::{Grant, mint, random_bytes};
 use crate::failure::{Exit, Failure};
-use crate::format::hex;
+use crate::format::{Column, Columns, hex};
 use crate::output::Output;
 
 use agent::{Answer, Call};
@@ -31,6 +31,17 @@ use mock::Mock;
 const START_PATIENCE: Duration = Duration::from_secs(20);
 const AGENT: &str = "demo-agent";
 const MODEL: &str = "gpt-4o-mini";
+
+const COLUMNS: [Column; 8] = [
+    Column::Left("status"),
+    Column::Left("agent"),
+    Column::Left("model"),
+    Column::Right("in"),
+    Column::Right("out"),
+    Column::Right("cost"),
+    Column::SpareRight("latency"),
+    Column::Left("code"),
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {}
@@ -221,8 +232,7 @@ impl Stage {
                 code.to_owned(),
             ]
         });
-        let headers = ["status", "agent", "model", "in", "out", "cost", "latency", "code"];
-        let text = self.app.output.table(&headers, table.collect(), "no rows");
+        let text = Columns::table(&COLUMNS, &table.collect::<Vec<_>>(), "no rows");
         check(
             rows.iter().any(|row| row.request.cost.is_some_and(|cost| cost.nanos() > 0)),
             "nothing was metered",

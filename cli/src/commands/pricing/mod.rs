@@ -42,12 +42,12 @@ const OWN: &str = "prices.toml";
 
 const COLUMNS: [Column; 7] = [
     Column::Left("provider"),
-    Column::Left("model"),
+    Column::Long("model"),
     Column::Right("input"),
     Column::Right("output"),
-    Column::Right("cache read"),
-    Column::Right("cache write"),
-    Column::Left("tiers above"),
+    Column::SpareRight("cache read"),
+    Column::SpareRight("cache write"),
+    Column::SpareLeft("tiers above"),
 ];
 
 impl Pricing {

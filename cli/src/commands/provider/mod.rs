@@ -15,10 +15,20 @@ use storage::AuditAction;
 
 use crate::app::App;
 use crate::failure::{Exit, Failure};
+use crate::format::{Column, Columns};
 pub(crate) use edit::read as read_document;
 pub(crate) use edit::replace;
 use edit::{Override, edit, override_names, remove_override, set_override};
 pub(crate) use reach::reach;
+
+const COLUMNS: [Column; 6] = [
+    Column::Left("name"),
+    Column::Left("upstream"),
+    Column::SpareLeft("auth"),
+    Column::SpareLeft("wire"),
+    Column::SpareLeft("from"),
+    Column::Left("key"),
+];
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Provider {
@@ -168,7 +178,7 @@ fn list(app: &App) -> Result<(), Failure> {
                 has_key.to_owned(),
             ]
         });
-        app.output.table(&["name", "upstream", "auth", "wire", "from", "key"], rows.collect(), "no providers")
+        Columns::table(&COLUMNS, &rows.collect::<Vec<_>>(), "no providers")
     });
     if keys.0.is_none() {
         app.output.note("which keys are loaded is known while the gateway runs and is unlocked");

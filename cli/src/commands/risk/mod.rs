@@ -22,7 +22,7 @@ const RECENT: u32 = 20;
 const STATES: [Column; 5] = [
     Column::Left("who"),
     Column::Left("state"),
-    Column::Left("since"),
+    Column::SpareLeft("since"),
     Column::Left("because of"),
     Column::Right("event"),
 ];
@@ -32,10 +32,10 @@ const EVENTS: [Column; 8] = [
     Column::Left("time"),
     Column::Left("signal"),
     Column::Left("agent"),
-    Column::Left("found"),
-    Column::Left("action"),
+    Column::SpareLeft("found"),
+    Column::SpareLeft("action"),
     Column::Left("state"),
-    Column::Right("times"),
+    Column::SpareRight("times"),
 ];
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ use storage::Store;
 use crate::app::App;
 use crate::commands::agent::parse_ttl;
 use crate::failure::{Exit, Failure};
+use crate::format::{Column, Columns};
 use find::Finder;
 use places::Findings;
 
@@ -23,6 +24,15 @@ use places::Findings;
 const NAMED_MAX: usize = 3;
 /// Of what was not looked at so much is told.
 const PASSED_OVER_TOLD: usize = 10;
+
+/// Of a scan that fixes; another has done nothing.
+const COLUMNS: [Column; 5] = [
+    Column::Left("provider"),
+    Column::Left("key"),
+    Column::Left("where"),
+    Column::SpareLeft("as"),
+    Column::Left("what was done"),
+];
 
 /// What is said while they are looked for.
 pub(crate) const SEARCHING: &str = "looking for keys";
@@ -67,7 +77,7 @@ impl Scan {
             "capability": fixed.as_ref().map(|fixed| fixed.capability.as_str()),
             "set": fixed.as_ref().map(|fixed| &fixed.set),
         });
-        app.output.data(&document, || text(app, &findings, self.fix));
+        app.output.data(&document, || text(&findings, self.fix));
         tell(app, &findings, fixed.as_ref(), self.fix);
         Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::from(Exit::Found as u8) })
     }
@@ -101,7 +111,7 @@ fn finder(config: &Config) -> Finder {
     Finder::new(config, marks.collect::<HashSet<_>>())
 }
 
-fn text(app: &App, findings: &Findings, is_fixed: bool) -> String {
+fn text(findings: &Findings, is_fixed: bool) -> String {
     let row = |key: &places::Finding| {
         let mut row = vec![
             key.provider.to_string(),
@@ -115,10 +125,9 @@ fn text(app: &App, findings: &Findings, is_fixed: bool) -> String {
         }
         row
     };
-    let headers = ["provider", "key", "where", "as", "what was done"];
-    let headers = if is_fixed { &headers[..] } else { &headers[..4] };
+    let columns = if is_fixed { &COLUMNS[..] } else { &COLUMNS[..4] };
     let when_empty = format!("no key lies around in {} files and the environment", findings.files);
-    app.output.table(headers, findings.keys.iter().map(row).collect(), &when_empty)
+    Columns::table(columns, &findings.keys.iter().map(row).collect::<Vec<_>>(), &when_empty)
 }
 
 fn tell(app: &App, findings: &Findings, fixed: Option<&fix::Fixed>, wants_fix: bool) {

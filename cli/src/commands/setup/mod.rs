@@ -18,8 +18,16 @@ use crate::app::{App, now_us};
 use crate::commands::agent::{parse_agent, parse_ttl};
 use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
+use crate::format::{Column, Columns};
 use plan::{Plan, Token};
 use record::Record;
+
+const COLUMNS: [Column; 4] = [
+    Column::Left("agent"),
+    Column::SpareLeft("what it is"),
+    Column::Left("installed"),
+    Column::Left("set up"),
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct Setup {
@@ -259,7 +267,7 @@ fn list(app: &App) -> Result<(), Failure> {
                 if files.is_empty() { yes(agent, "is_set_up") } else { files },
             ]
         });
-        app.output.table(&["agent", "what it is", "installed", "set up"], rows.collect(), "none")
+        Columns::table(&COLUMNS, &rows.collect::<Vec<_>>(), "none")
     });
     Ok(())
 }
