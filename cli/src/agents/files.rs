@@ -38,7 +38,7 @@ pub(crate) struct Setting {
     pub(crate) value: Value,
 }
 
-fn set(at: &[&str], value: impl Into<Value>) -> Setting {
+pub(super) fn set(at: &[&str], value: impl Into<Value>) -> Setting {
     Setting { at: at.iter().map(|part| (*part).to_owned()).collect(), value: value.into() }
 }
 
@@ -162,36 +162,6 @@ fn opencode_name(id: &str) -> Option<&'static str> {
         ("nvidia", "nvidia"),
     ];
     NAMES.iter().find(|(ours, _)| *ours == id).map(|(_, theirs)| *theirs)
-}
-
-/// Providers of its own names, so that what it keeps for its built-in ones has no say.
-pub(super) fn openclaw(wiring: &Wiring<'_>) -> Vec<FileEdit> {
-    let named = std::env::var_os("OPENCLAW_CONFIG_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let path =
-        named.unwrap_or_else(|| under_variable("OPENCLAW_STATE_DIR", ".openclaw").join("openclaw.json"));
-    let mut settings = Vec::new();
-    for provider in &wiring.providers {
-        let (base, api) = match provider.wire {
-            WireFormat::Anthropic => (wiring.url(provider), "anthropic-messages"),
-            WireFormat::Google => (format!("{}/v1beta", wiring.url(provider)), "google-generative-ai"),
-            WireFormat::OpenAi | WireFormat::Ollama | WireFormat::Cohere => {
-                (wiring.openai_base(provider), "openai-completions")
-            }
-        };
-        let model = |id: String| json!({ "id": id, "name": id, "input": ["text"], "contextWindow": 128_000, "maxTokens": 8_192 });
-        let models: Vec<Value> = wiring.models_of(provider).into_iter().map(model).collect();
-        if models.is_empty() {
-            continue;
-        }
-        let name = format!("tokfence-{}", provider.id);
-        let is_first = settings.is_empty();
-        if let Some(model) = models.first().and_then(|model| model["id"].as_str()).filter(|_| is_first) {
-            settings.push(set(&["agents", "defaults", "model", "primary"], format!("{name}/{model}")));
-        }
-        let value = json!({ "baseUrl": base, "apiKey": wiring.token, "api": api, "models": models });
-        settings.push(set(&["models", "providers", &name], value));
-    }
-    vec![FileEdit { path, format: Format::Json, settings }]
 }
 
 /// It sets variables before it asks, so it is given those that the SDK below it reads.

@@ -4,6 +4,7 @@
 
 mod files;
 mod merge;
+pub(crate) mod openclaw;
 mod places;
 mod started;
 
@@ -132,7 +133,7 @@ pub(crate) const KNOWN: [KnownAgent; 8] = [
         takes_login: false,
         manner: Manner::Chat,
         ask: &["agent", "exec"],
-        files: files::openclaw,
+        files: openclaw::files,
     },
     KnownAgent {
         name: "aider",

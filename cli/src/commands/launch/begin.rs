@@ -16,6 +16,7 @@ use super::folder::Launched;
 use super::program::Program;
 use super::show::{document, last_lines, open_page, url};
 use super::{Agent, Found, Options, bridge, openclaw};
+use crate::agents::Wiring;
 use crate::app::App;
 use crate::commands::agent::{Grant, mint, parse_agent};
 use crate::commands::env::{Variables, served};
@@ -213,7 +214,8 @@ fn write_secrets(agent: &Agent<'_>, plan: &Plan, before: Value, token: &MintedTo
     let address = plan.address.to_string();
     let variables = Variables::new(providers.iter().copied(), &address, &token.text);
     let lines: String = variables.set.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-    let openclaw = openclaw::complete(before, providers.into_iter(), &address, &token.text)?;
+    let wiring = Wiring { address: &address, token: &token.text, providers, models: Vec::new() };
+    let openclaw = openclaw::complete(before, &wiring)?;
     let (folder, owner) = (&agent.folder, plan.user.owner);
     folder.write(&folder.env(), &lines, owner)?;
     folder.write(&folder.openclaw(), &format!("{openclaw:#}\n"), owner)

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use gateway::catalogue::Provider;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::agents::Wiring;
+use crate::agents::openclaw::built_in;
 use crate::commands::agent::random_bytes;
 use crate::failure::{Exit, Failure};
 use crate::format::hex;
@@ -13,17 +14,6 @@ use crate::format::hex;
 pub(super) const PORT: u16 = 18_789;
 /// Where the agent works, in its container.
 pub(super) const WORKSPACE: &str = "/workspace";
-
-/// Providers that OpenClaw knows by this name: where its client's addresses begin, the API that it speaks there, and the
-/// model to begin with. The first that is served is used.
-const PROVIDERS: [(&str, &str, &str, &str); 6] = [
-    ("anthropic", "", "anthropic-messages", "claude-sonnet-4-5"),
-    ("openai", "/v1", "openai-responses", "gpt-5.1"),
-    ("google", "/v1beta", "google-generative-ai", "gemini-2.5-flash"),
-    ("openrouter", "/api/v1", "openai-completions", "auto"),
-    ("groq", "/openai/v1", "openai-completions", "llama-4-scout-17b-16e-instruct"),
-    ("mistral", "/v1", "openai-completions", "mistral-large-latest"),
-];
 
 /// The configuration that is there, or an empty one.
 ///
@@ -41,26 +31,14 @@ pub(super) fn read(path: &Path) -> Result<Value, Failure> {
 }
 
 /// Puts our settings into the configuration.
-pub(super) fn complete<'a>(
-    mut config: Value,
-    providers: impl Iterator<Item = &'a Provider>,
-    address: &str,
-    capability: &str,
-) -> Result<Value, Failure> {
-    let known = |provider: &'a Provider| PROVIDERS.iter().find(|known| provider.id.as_str() == known.0);
-    let mut served: Vec<_> = providers.filter_map(known).collect();
-    served.sort_by_key(|known| PROVIDERS.iter().position(|other| other.0 == known.0));
-    let of_provider = |(id, suffix, api, _): &(&str, &str, &str, &str)| {
-        let base_url = format!("http://{address}/{id}{suffix}");
-        ((*id).to_owned(), json!({ "baseUrl": base_url, "apiKey": capability, "api": api }))
-    };
-    let mut models: Map<String, Value> = served.iter().map(|known| of_provider(known)).collect();
+pub(super) fn complete(mut config: Value, wiring: &Wiring<'_>) -> Result<Value, Failure> {
+    let (mut models, first) = built_in(wiring);
     let mut defaults = json!({
         "gateway": { "auth": { "token": new_token()? } },
         "agents": { "defaults": { "workspace": WORKSPACE } },
     });
-    if let Some((id, .., model)) = served.first() {
-        defaults["agents"]["defaults"]["model"] = json!({ "primary": format!("{id}/{model}") });
+    if let Some(model) = first {
+        defaults["agents"]["defaults"]["model"] = json!({ "primary": model });
     }
     for (id, provider) in &mut models {
         // A list must be there, and one that is there is the user's.
@@ -123,8 +101,9 @@ mod tests {
 
     fn completed(config: Value, names: &[&str]) -> Value {
         let all = gateway::config::Config::parse("", Path::new("/nowhere")).unwrap();
-        let providers = names.iter().map(|name| all.provider(name).unwrap().as_ref());
-        complete(config, providers, "127.0.0.1:9471", "tfk_x").unwrap()
+        let providers = names.iter().map(|name| all.provider(name).unwrap().as_ref()).collect();
+        let wiring = Wiring { address: "127.0.0.1:9471", token: "tfk_x", providers, models: Vec::new() };
+        complete(config, &wiring).unwrap()
     }
 
     #[test]
