@@ -2,12 +2,12 @@
 
 use clap::Args;
 use gateway::config::Config;
-use serde_json::json;
+use serde_json::{Value, json};
 use storage::AuditAction;
 use vault::{Entries, Entry, NewSlot, OnConflict, RecoveryCode, Secret, Vault};
 
 use crate::app::App;
-use crate::commands::scan;
+use crate::commands::scan::{self, InFiles};
 use crate::commands::vault::{imported, owner};
 use crate::failure::{Exit, Failure, chain};
 use crate::prompt;
@@ -24,6 +24,9 @@ pub(crate) struct Init {
     /// Move the keys found in this shell's environment into the vault without asking
     #[arg(long)]
     import_env: bool,
+    /// Move the keys found in files into the vault without asking, as `tokfence scan --fix` does
+    #[arg(long)]
+    import_files: bool,
 }
 
 impl Init {
@@ -36,19 +39,70 @@ impl Init {
             if !has_database {
                 app.record(AuditAction::Init, "home", json!({ "vault": "unchanged" }));
             }
-            tell(app, &Made { vault: "unchanged", recovery: None, imported: &[] });
-            offer_scan(app, &config);
-            return Ok(());
+            let made = Made { vault: "unchanged", recovery: None, imported: &[] };
+            return self.tell_and_look(app, &config, &made, || unlock::open(app));
         }
         let found = self.keys_of_environment(app, &config);
-        let (vault, recovery) = self.make_vault(app)?;
+        let (mut vault, recovery) = self.make_vault(app)?;
         // The code that opens the vault is in no other place, so it is told whatever becomes of the keys.
-        let stored = store(vault, found);
+        let stored = store(&mut vault, found);
         let imported = stored.as_deref().unwrap_or_default();
         app.record(AuditAction::Init, "home", json!({ "vault": "created", "imported": imported }));
-        tell(app, &Made { vault: "created", recovery: recovery.as_ref(), imported });
-        offer_scan(app, &config);
-        stored.map(drop)
+        let made = Made { vault: "created", recovery: recovery.as_ref(), imported };
+        let looked = self.tell_and_look(app, &config, &made, || Ok(vault));
+        stored.and(looked)
+    }
+
+    /// Tells what was made, and looks for keys that lie in files. Before a person is asked anything more they have read
+    /// what is told this once; a program gets one document of all.
+    fn tell_and_look(
+        &self,
+        app: &App,
+        config: &Config,
+        made: &Made<'_>,
+        open: impl FnOnce() -> Result<Vault, Failure>,
+    ) -> Result<(), Failure> {
+        if !app.output.is_json {
+            tell(app, made, &Value::Null);
+        }
+        let moved = self.look_into_files(app, config, open);
+        if app.output.is_json {
+            tell(app, made, moved.as_ref().unwrap_or(&Value::Null));
+        }
+        moved.map(drop)
+    }
+
+    /// Keys that lie in files go into the vault where that is wanted, by what `scan --fix` does and `scan --undo` takes
+    /// back. Answers the document of that.
+    fn look_into_files(
+        &self,
+        app: &App,
+        config: &Config,
+        open: impl FnOnce() -> Result<Vault, Failure>,
+    ) -> Result<Value, Failure> {
+        let found = app.output.during(scan::SEARCHING, || InFiles::find(config));
+        let found = match found {
+            Ok(found) if found.count() > 0 => found,
+            // Whoever only makes a home need not hear of a file that cannot be read.
+            Ok(_) => return Ok(Value::Null),
+            Err(_) if !self.import_files => return Ok(Value::Null),
+            Err(failure) => return Err(failure),
+        };
+        let places = found.places();
+        let (lie, them) = match found.count() {
+            1 => (format!("a key lies in plain text ({places})"), "it"),
+            count => (format!("{count} keys lie in plain text ({places})"), "them"),
+        };
+        let question = format!("{lie}. Move {them} into the vault, and put a capability in the place?");
+        if self.import_files || self.may_ask(app) && prompt::confirm(&question) {
+            return found.fix(app, config, open);
+        }
+        app.output.warn(&format!("{lie}; `tokfence scan --fix` moves {them} into the vault"));
+        Ok(Value::Null)
+    }
+
+    fn may_ask(&self, app: &App) -> bool {
+        !self.non_interactive && !app.output.is_json
     }
 
     /// A vault that the keyring opens where there is one, and a passphrase otherwise.
@@ -117,7 +171,7 @@ struct Made<'a> {
 }
 
 /// Stores keys in a new vault. Answers the variables they were in.
-fn store(mut vault: Vault, found: Vec<(String, Entry)>) -> Result<Vec<String>, Failure> {
+fn store(vault: &mut Vault, found: Vec<(String, Entry)>) -> Result<Vec<String>, Failure> {
     let mut entries = Entries::default();
     let mut names = Vec::new();
     for (name, entry) in found {
@@ -130,13 +184,15 @@ fn store(mut vault: Vault, found: Vec<(String, Entry)>) -> Result<Vec<String>, F
     Ok(names)
 }
 
-fn tell(app: &App, made: &Made<'_>) {
+/// With the document of the keys that were moved out of files, if any were to be.
+fn tell(app: &App, made: &Made<'_>, moved: &Value) {
     let recovery = made.recovery.map(RecoveryCode::to_text);
     let document = json!({
         "home": app.home.dir().display().to_string(),
         "vault": made.vault,
         "recovery_code": recovery.as_ref().map(Secret::expose),
         "imported": made.imported,
+        "files": moved,
     });
     app.output.done(&document, || {
         let vault = if made.recovery.is_some() { "a new vault" } else { "the vault that was there" };
@@ -151,16 +207,4 @@ fn tell(app: &App, made: &Made<'_>) {
         app.output.note(&format!("stored {names}; remove each from where it is set"));
     }
     app.output.note("next: `tokfence vault add PROVIDER`, then `tokfence start -d`");
-}
-
-/// Keys that lie in files go into the vault by a command of their own, which can be taken back.
-fn offer_scan(app: &App, config: &Config) {
-    // Whoever only makes a home need not hear of a file that cannot be read.
-    if let Ok((count, places)) = app.output.during(scan::SEARCHING, || scan::in_usual_files(config))
-        && count > 0
-    {
-        app.output.warn(&format!(
-            "{count} keys lie in plain text ({places}); `tokfence scan --fix` moves them into the vault"
-        ));
-    }
 }

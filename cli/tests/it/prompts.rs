@@ -2,14 +2,19 @@
 
 use rexpect::session::{PtySession, spawn_command};
 
-use crate::support::{Home, PASSPHRASE, PATIENCE};
+use crate::support::{Command, Home, PASSPHRASE, PATIENCE};
 
 const KEY: &str = "sk-typed-by-a-person-0123456789";
 
 /// Starts a command of the program in a pseudo-terminal of its own, with nothing in the environment to answer for
 /// the person.
 pub(crate) fn at_terminal(home: &Home, args: &[&str]) -> PtySession {
-    let mut command = home.command(args.iter().copied()).without_passphrase();
+    command_at_terminal(home.command(args.iter().copied()))
+}
+
+/// The same of a command that was put together elsewhere.
+pub(crate) fn command_at_terminal(command: Command) -> PtySession {
+    let mut command = command.without_passphrase();
     let command = std::mem::replace(command.inner(), std::process::Command::new("true"));
     spawn_command(command, Some(PATIENCE.as_millis().try_into().unwrap())).unwrap()
 }

@@ -8,6 +8,7 @@ use policy::{DecoyShape, decoy};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::prompts::{answer, command_at_terminal, rest};
 use crate::support::{Command, Home, Output, PASSPHRASE, Setup};
 
 /// Somebody's home with a vault, and no gateway that runs.
@@ -22,10 +23,15 @@ fn key(shape: DecoyShape, seed: u8) -> String {
 
 impl User {
     fn new() -> Self {
+        let user = Self::without_vault();
+        user.run(["init", "--non-interactive"]).expect(0);
+        user
+    }
+
+    fn without_vault() -> Self {
         let user = Self { home: Home::new(), dir: tempfile::tempdir().unwrap() };
         user.home
             .write_config(&Setup::default().config("http://127.0.0.1:1").replace("port = 0", "port = 9471"));
-        user.run(["init", "--non-interactive"]).expect(0);
         user
     }
 
@@ -251,4 +257,77 @@ fn a_fix_without_the_passphrase_changes_nothing() {
     assert_ne!(PASSPHRASE, "wrong");
     assert_eq!(user.read(".env"), text);
     user.run(["agent", "show", "scan"]).expect(5);
+}
+
+#[test]
+fn init_moves_keys_out_of_files_where_it_is_told_to_and_not_otherwise() {
+    let user = User::without_vault();
+    let openai = key(DecoyShape::OpenAi, 1);
+    let text = format!("OPENAI_API_KEY={openai}\n");
+    user.write(".env", &text);
+    let silent = user.run(["init", "--non-interactive", "--json"]).expect(0).json();
+    assert!(silent["files"].is_null() && silent["vault"] == "created", "{silent}");
+    assert_eq!(user.read(".env"), text);
+    let told = user.run(["init", "--non-interactive"]).expect(0);
+    assert!(told.stderr.contains("a key lies in plain text") && told.stderr.contains("scan --fix` moves it"));
+    assert_eq!(user.read(".env"), text);
+
+    let moved = user.run(["init", "--non-interactive", "--import-files", "--json"]).expect(0).json();
+    assert_eq!((&moved["files"]["found"], &moved["files"]["left"]), (&1.into(), &0.into()), "{moved}");
+    assert!(user.read(".env").starts_with("OPENAI_API_KEY=tfk_"));
+    assert_eq!(user.last4(), [("openai".to_owned(), openai[openai.len() - 4..].to_owned())]);
+    user.run(["scan", "--undo", moved["files"]["undo"].as_str().unwrap()]).expect(0);
+    assert_eq!(user.read(".env"), text);
+    let by_text = user.run(["init", "--non-interactive", "--import-files"]).expect(0);
+    assert!(by_text.stdout.contains("moved") && by_text.stderr.contains("scan --undo"), "{}", by_text.stderr);
+    assert!(!by_text.stdout.contains(&openai) && !by_text.stderr.contains(&openai));
+}
+
+#[test]
+fn init_in_one_go_imports_what_a_file_holds_into_the_vault_that_it_makes() {
+    let user = User::without_vault();
+    user.write(".env", format!("OPENAI_API_KEY={}\n", key(DecoyShape::OpenAi, 1)));
+    let made = user.run(["init", "--non-interactive", "--import-files", "--json"]).expect(0).json();
+    assert!(made["recovery_code"].is_string() && made["files"]["left"] == 0, "{made}");
+    assert!(user.read(".env").starts_with("OPENAI_API_KEY=tfk_"));
+    assert_eq!(user.last4().len(), 1);
+}
+
+#[test]
+fn init_asks_at_a_terminal_before_it_moves_a_key_and_takes_no_for_the_usual_answer() {
+    const QUESTION: &str = "Move it into the vault, and put a capability in the place? [y/N] ";
+    let user = User::without_vault();
+    let text = format!("OPENAI_API_KEY={}\n", key(DecoyShape::OpenAi, 1));
+    user.write(".env", &text);
+    let init = |passphrase: &[&str], yes: &str| {
+        let mut terminal = command_at_terminal(user.command(["init"]));
+        for question in passphrase {
+            answer(&mut terminal, question, PASSPHRASE);
+        }
+        answer(&mut terminal, QUESTION, yes);
+        terminal
+    };
+    let shown = rest(init(&["New passphrase for the vault: ", "The same again: "], ""));
+    assert!(shown.contains("tokfence scan --fix"), "{shown}");
+    assert_eq!(user.read(".env"), text);
+    assert!(user.last4().is_empty());
+    let mut terminal = init(&[], "y");
+    answer(&mut terminal, "Passphrase of the vault: ", PASSPHRASE);
+    let shown = rest(terminal);
+    assert!(shown.contains("moved") && shown.contains("tokfence scan --undo"), "{shown}");
+    assert!(user.read(".env").starts_with("OPENAI_API_KEY=tfk_"));
+}
+
+#[test]
+fn init_asks_for_no_passphrase_that_it_has_just_been_given() {
+    let user = User::without_vault();
+    user.write(".env", format!("OPENAI_API_KEY={}\n", key(DecoyShape::OpenAi, 1)));
+    let mut terminal = command_at_terminal(user.command(["init"]));
+    answer(&mut terminal, "New passphrase for the vault: ", PASSPHRASE);
+    answer(&mut terminal, "The same again: ", PASSPHRASE);
+    terminal.exp_string("recovery code").unwrap();
+    answer(&mut terminal, "[y/N] ", "y");
+    let shown = rest(terminal);
+    assert!(shown.contains("moved") && !shown.contains("Passphrase"), "{shown}");
+    assert!(user.read(".env").starts_with("OPENAI_API_KEY=tfk_"));
 }

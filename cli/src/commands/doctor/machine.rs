@@ -13,7 +13,7 @@ use super::files::{has_slot, is_down};
 use super::{Check, Findings};
 use crate::app::{App, now_us};
 use crate::commands::provider::{each_once, reach, upstream};
-use crate::commands::scan;
+use crate::commands::scan::InFiles;
 use crate::commands::stop::timestamp;
 use crate::commands::vault::is_key_variable;
 use crate::failure::{Exit, Failure};
@@ -154,10 +154,10 @@ pub(super) fn environment(
 
 /// Keys that lie in the files of shells and agents, where whatever runs as this user reads them. Only places are told.
 pub(super) fn keys(findings: &Findings) -> Check {
-    match scan::in_usual_files(&findings.config) {
-        Ok((0, _)) => Check::ok("keys", "none lies in the files of shells and agents"),
-        Ok((count, places)) => {
-            let message = format!("{count} in plain text: {places}");
+    match InFiles::find(&findings.config) {
+        Ok(found) if found.count() == 0 => Check::ok("keys", "none lies in the files of shells and agents"),
+        Ok(found) => {
+            let message = format!("{} in plain text: {}", found.count(), found.places());
             Check::warn("keys", message).with_hint("tokfence scan, then: tokfence scan --fix")
         }
         Err(failure) => Check::failure("keys", failure),

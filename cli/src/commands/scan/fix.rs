@@ -66,12 +66,13 @@ struct Draft {
     changed: Changed,
 }
 
-/// Moves what can be moved, and says of each key what became of it.
+/// Moves what can be moved, and says of each key what became of it. The vault is opened where that is needed.
 pub(super) fn fix(
     app: &App,
     config: &Config,
     findings: &mut Findings,
     ttl: Duration,
+    open: impl FnOnce() -> Result<Vault, Failure>,
 ) -> Result<Option<Fixed>, Failure> {
     for key in &mut findings.keys {
         if let Some(reason) = reason_to_leave(config, key) {
@@ -81,7 +82,7 @@ pub(super) fn fix(
     if findings.keys.iter().all(|key| key.reason.is_some()) {
         return Ok(None);
     }
-    let mut vault = unlock::open(app)?;
+    let mut vault = open()?;
     choose(&vault, findings);
     let providers: BTreeSet<ProviderId> =
         findings.keys.iter().filter(|key| key.reason.is_none()).map(|key| key.provider.clone()).collect();

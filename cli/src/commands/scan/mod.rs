@@ -12,14 +12,18 @@ use clap::Args;
 use gateway::config::Config;
 use serde_json::{Value, json};
 use storage::Store;
+use vault::Vault;
 
 use crate::app::App;
 use crate::commands::agent::parse_ttl;
 use crate::failure::{Exit, Failure};
 use crate::format::{Column, Columns};
+use crate::unlock;
 use find::Finder;
 use places::Findings;
 
+/// How long a capability serves in the place of a key, where nobody said.
+const TTL: &str = "30d";
 /// So many places are named where others have only a line.
 const NAMED_MAX: usize = 3;
 /// Of what was not looked at so much is told.
@@ -45,7 +49,7 @@ pub(crate) struct Scan {
     #[arg(long)]
     fix: bool,
     /// When that capability ends: `90m`, `24h`, `30d`
-    #[arg(long, default_value = "30d", value_name = "TIME", requires = "fix")]
+    #[arg(long, default_value = TTL, value_name = "TIME", requires = "fix")]
     ttl: String,
     /// Put back what a fix took out, which is named by the file that it left
     #[arg(long, value_name = "FILE", conflicts_with_all = ["fix", "paths"])]
@@ -60,41 +64,70 @@ impl Scan {
         let config = app.config()?;
         let mut findings = app.output.during(SEARCHING, || Findings::all(&finder(&config), &self.paths))?;
         let fixed = match self.fix && !findings.keys.is_empty() {
-            true => fix::fix(app, &config, &mut findings, parse_ttl(&self.ttl)?)?,
+            true => fix::fix(app, &config, &mut findings, parse_ttl(&self.ttl)?, || unlock::open(app))?,
             false => None,
         };
-        let left = findings.keys.iter().filter(|key| key.status != "moved").count();
-        let passed_over: Vec<Value> = findings
-            .passed_over
-            .iter()
-            .map(|(path, reason)| json!({ "path": path.display().to_string(), "reason": reason }))
-            .collect();
-        let document = json!({
-            "keys": findings.keys.iter().map(places::Finding::document).collect::<Vec<_>>(),
-            "found": findings.keys.len(), "left": left, "files": findings.files,
-            "passed_over": passed_over,
-            "undo": fixed.as_ref().map(|fixed| fixed.undo.display().to_string()),
-            "capability": fixed.as_ref().map(|fixed| fixed.capability.as_str()),
-            "set": fixed.as_ref().map(|fixed| &fixed.set),
-        });
-        app.output.data(&document, || text(&findings, self.fix));
+        app.output.data(&document(&findings, fixed.as_ref()), || text(&findings, self.fix));
         tell(app, &findings, fixed.as_ref(), self.fix);
-        Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::from(Exit::Found as u8) })
+        Ok(if findings.left() == 0 { ExitCode::SUCCESS } else { ExitCode::from(Exit::Found as u8) })
     }
 }
 
-/// Keys that lie in files where they usually are, for whoever has only a line for them: how many, and where.
-pub(crate) fn in_usual_files(config: &Config) -> Result<(usize, String), Failure> {
-    let findings = Findings::all(&finder(config), &[])?;
-    let places = findings.keys.iter().filter(|key| key.place != places::Place::Environment);
-    let places: Vec<String> = places.map(places::Finding::location).collect();
-    let distinct: Vec<&String> = places.iter().collect::<BTreeSet<_>>().into_iter().collect();
-    let mut named: Vec<&str> = distinct.iter().take(NAMED_MAX).map(|place| place.as_str()).collect();
-    let more = format!("{} more", distinct.len().saturating_sub(NAMED_MAX));
-    if distinct.len() > NAMED_MAX {
-        named.push(&more);
+fn document(findings: &Findings, fixed: Option<&fix::Fixed>) -> Value {
+    let passed_over: Vec<Value> = findings
+        .passed_over
+        .iter()
+        .map(|(path, reason)| json!({ "path": path.display().to_string(), "reason": reason }))
+        .collect();
+    json!({
+        "keys": findings.keys.iter().map(places::Finding::document).collect::<Vec<_>>(),
+        "found": findings.keys.len(), "left": findings.left(), "files": findings.files,
+        "passed_over": passed_over,
+        "undo": fixed.map(|fixed| fixed.undo.display().to_string()),
+        "capability": fixed.map(|fixed| fixed.capability.as_str()),
+        "set": fixed.map(|fixed| &fixed.set),
+    })
+}
+
+/// Keys that lie in files where they usually are, for whoever does something else and comes upon them.
+pub(crate) struct InFiles(Findings);
+
+impl InFiles {
+    pub(crate) fn find(config: &Config) -> Result<Self, Failure> {
+        let mut findings = Findings::all(&finder(config), &[])?;
+        findings.keys.retain(|key| key.place != places::Place::Environment);
+        Ok(Self(findings))
     }
-    Ok((places.len(), named.join(", ")))
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.keys.len()
+    }
+
+    /// Where they are, in few words.
+    pub(crate) fn places(&self) -> String {
+        let places: BTreeSet<String> = self.0.keys.iter().map(places::Finding::location).collect();
+        let mut named: Vec<&str> = places.iter().take(NAMED_MAX).map(String::as_str).collect();
+        let more = format!("{} more", places.len().saturating_sub(NAMED_MAX));
+        if places.len() > NAMED_MAX {
+            named.push(&more);
+        }
+        named.join(", ")
+    }
+
+    /// Does with them what `scan --fix` does, and tells of it; answers the document of that.
+    pub(crate) fn fix(
+        mut self,
+        app: &App,
+        config: &Config,
+        open: impl FnOnce() -> Result<Vault, Failure>,
+    ) -> Result<Value, Failure> {
+        let fixed = fix::fix(app, config, &mut self.0, parse_ttl(TTL)?, open)?;
+        if !app.output.is_json {
+            app.output.text(&text(&self.0, true));
+        }
+        tell(app, &self.0, fixed.as_ref(), true);
+        Ok(document(&self.0, fixed.as_ref()))
+    }
 }
 
 /// Whether a text holds a key of a provider.

@@ -58,6 +58,11 @@ pub(super) struct Findings {
 }
 
 impl Findings {
+    /// How many still lie where they lay.
+    pub(super) fn left(&self) -> usize {
+        self.keys.iter().filter(|key| key.status != "moved").count()
+    }
+
     /// Looks everywhere. Paths that were named must be there.
     pub(super) fn all(finder: &Finder, paths: &[PathBuf]) -> Result<Self, Failure> {
         let mut findings = Self::default();
