@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use gateway::home::make_private_dir;
 use tracing_subscriber::EnvFilter;
 
+use crate::defect;
 use crate::failure::Failure;
 
 /// A log that is larger makes room for a new one.
@@ -44,7 +45,7 @@ fn filter() -> EnvFilter {
 
 /// The place of a panic is ours; its message may hold what a caller sent.
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let place = panic.location().map_or_else(String::new, ToString::to_string);
+    let place = defect::place(panic);
     tracing::error!(place, "a request ended in a panic");
 }
 

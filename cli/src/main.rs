@@ -2,13 +2,15 @@
 //!
 //! `args` says what can be typed, `commands` has one module a command, and the rest is what they share: `app`
 //! (where everything is), `output`, `spinner` and `format` (what a person or a program reads), `failure` (errors, hints,
-//! exit codes), `unlock` (how the vault is opened), `prompt`, `daemon_log`, `shield` (who may look into this process),
-//! `user_file` (files of others), `agents` (what each agent reads), `child` (a command that is run for somebody),
-//! `sandbox` (what is around it), `relay` (how it gets out of there) and `engine` (who has containers).
+//! exit codes), `defect` (errors of ours), `unlock` (how the vault is opened), `prompt`, `daemon_log`, `shield` (who
+//! may look into this process), `user_file` (files of others), `agents` (what each agent reads), `child` (a command
+//! that is run for somebody), `sandbox` (what is around it), `relay` (how it gets out of there) and `engine` (who has
+//! containers).
 
 mod args;
 mod app;
 mod failure;
+mod defect;
 mod output;
 mod spinner;
 mod format;
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Err(error) => return usage_error(&error),
     };
     let app = App::new(&args.global, command);
+    defect::tell_by(app.output);
     match commands::dispatch(&app, args.command) {
         Ok(code) => code,
         Err(failure) => app.output.failure(&failure),

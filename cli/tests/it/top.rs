@@ -146,6 +146,25 @@ fn a_signal_ends_it_and_the_terminal_is_as_before() {
 }
 
 #[test]
+fn a_panic_gives_the_terminal_back_and_tells_its_place_alone() {
+    let gateway = Gateway::start();
+    // A key for the thread that shows, and an order for the one that asks.
+    for (stage, keys, place) in [("screen", "j", "top/mod.rs:"), ("feed", "Ky", "top/feed.rs:")] {
+        let env = [("TOKFENCE_TEST_PANIC", stage)];
+        let mut terminal = Terminal::start(&gateway.home, &["top"], (80, 24), &env);
+        terminal.shows("5 risk (0)");
+        terminal.press(keys);
+        let ended = terminal.ends();
+        assert!(matches!(ended, WaitStatus::Exited(_, 101)), "{ended:?}");
+        let shown = terminal.contents();
+        assert!(shown.contains("the program itself failed at") && shown.contains(place), "{shown}");
+        assert!(shown.contains("hint: ") && shown.matches("error:").count() == 1, "{shown}");
+        assert!(!shown.contains("asked") && !shown.contains("left"), "{shown}");
+    }
+    assert_eq!(gateway.overview().state, "ok", "what was ordered of the thread that failed was not done");
+}
+
+#[test]
 fn who_cannot_be_shown_anything_is_told_so() {
     let home = Home::new();
     home.run(["init", "--non-interactive"]).expect(0);

@@ -11,6 +11,7 @@ use policy::AgentName;
 use super::view::Action;
 use crate::app::{App, now_us};
 use crate::commands::kill::{Killed, kill, lift_kill};
+use crate::defect::panic_if_asked;
 use crate::failure::{Failure, from_reply};
 
 /// How often the daemon is asked.
@@ -57,6 +58,7 @@ pub(super) fn feed(app: &App, orders: &Receiver<Order>, news: &Sender<News>) {
             Ok(Order::Look) | Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        panic_if_asked("feed");
         let done = act(app, &action).unwrap_or_else(|failure| match failure.hint {
             Some(hint) => format!("{} ({hint})", failure.message),
             None => failure.message,

@@ -10,6 +10,7 @@ mod tests;
 mod view;
 
 use std::io::{self, IsTerminal};
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +24,7 @@ use signal_hook::flag;
 use signal_hook::low_level::{emulate_default_handler, unregister};
 
 use crate::app::App;
+use crate::defect::panic_if_asked;
 use crate::failure::{Exit, Failure};
 use draw::{Looks, draw};
 pub(super) use feed::ask;
@@ -51,8 +53,11 @@ pub(crate) fn top(app: &App) -> Result<ExitCode, Failure> {
     let (orders, received) = channel();
     let (told, news) = channel();
     std::thread::scope(|scope| {
-        scope.spawn(move || feed(quiet, &received, &told));
-        show(view, Looks { has_color: app.output.has_color(&io::stdout()) }, orders, &news)
+        let feeder = scope.spawn(move || feed(quiet, &received, &told));
+        let shown = show(view, Looks { has_color: app.output.has_color(&io::stdout()) }, orders, &news);
+        // Where that thread has panicked this one goes on with it: it was told of already.
+        feeder.join().unwrap_or_else(|panic| resume_unwind(panic));
+        shown
     })
     .map_err(|error| Failure::failed("use the terminal", &error))?;
     Ok(ExitCode::SUCCESS)
@@ -84,7 +89,7 @@ fn run(
             match news.try_recv() {
                 Ok(told) => take(&mut view, told),
                 Err(TryRecvError::Empty) => break,
-                // The thread has ended in a panic, which is told when it is joined.
+                // The thread has ended in a panic.
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
             is_new = true;
@@ -96,6 +101,7 @@ fn run(
             continue;
         }
         is_new = true;
+        panic_if_asked("screen");
         match event::read()? {
             Event::Key(key) if key.kind != KeyEventKind::Release => match view.press(key) {
                 Next::Quit => return Ok(()),

@@ -89,7 +89,7 @@ impl Terminal {
         eventually("the screen of before", || {
             (!self.screen.lock().unwrap().screen().alternate_screen()).then_some(())
         });
-        assert!(!self.screen.lock().unwrap().screen().hide_cursor());
+        eventually("the cursor", || (!self.screen.lock().unwrap().screen().hide_cursor()).then_some(()));
         assert!(self.is_ordinary());
         ended
     }
