@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use pingora::http::RequestHeader;
-use policy::{Caller, Capability, Denial, Quote, RiskVerdict};
+use policy::{Basis, Caller, Capability, Denial, Quote, RiskVerdict, Usage};
 use storage::Reservation;
 
 use crate::config::Reserve;
 use crate::meter::{Ending, Metered};
 use crate::provider::upstream::Upstream;
 use crate::request::context::{Context, Hide, Reserved, Stage, used};
+use crate::request::facts::anonymous;
 use crate::request::quote;
 use crate::request::rates::{self, Permit};
 use crate::state::Snapshot;
@@ -48,9 +49,18 @@ impl Context {
         let Some(metered) = self.metered.as_ref().filter(is_known) else { return };
         let (basis, usage, cost) = self.charge(Some(metered), None);
         self.charged = Some((basis, usage, cost));
+        self.remember_length(basis, &usage);
         let used = used(&usage, cost);
         if let Stage::Reserved(reserved) = &mut self.stage {
             reserved.reservation.charge(used);
+        }
+    }
+
+    /// Remembers how long an answer was that a budget had to cover, for what its caller asks next.
+    pub(super) fn remember_length(&self, basis: Basis, usage: &Usage) {
+        if !self.facts.is_streaming && basis == Basis::Reported {
+            let agent = self.facts.agent.as_ref().unwrap_or_else(|| anonymous());
+            self.shared.lengths.add(agent, usage.output);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::meter::{Ending, Meter, Metered};
 use crate::provider::upstream::Upstream;
 use crate::request::body::StoredBody;
 use crate::request::cutting::Shown;
-use crate::request::facts::{Facts, anonymous};
+use crate::request::facts::Facts;
 use crate::request::headers;
 use crate::request::quote;
 use crate::request::rates::Permit;
@@ -235,6 +235,7 @@ impl Context {
     fn settle(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Settled) {
             Stage::Reserved(reserved) => {
+                let is_charged = self.charged.is_some();
                 let row = self.row(Some(&reserved.reservation));
                 let used = used(&row.usage, row.cost);
                 self.look_at_spending(row.cost);
@@ -242,9 +243,8 @@ impl Context {
                 if let Some(permit) = self.permit.take() {
                     permit.finish(row.usage.total());
                 }
-                if reserved.reservation.is_limited() && !row.is_streaming && row.basis == Basis::Reported {
-                    let agent = row.agent.as_ref().unwrap_or_else(|| anonymous());
-                    self.shared.lengths.add(agent, row.usage.output);
+                if reserved.reservation.is_limited() && !is_charged {
+                    self.remember_length(row.basis, &row.usage);
                 }
                 self.connection.lifeline.end();
                 reserved.reservation.settle(row, used);
