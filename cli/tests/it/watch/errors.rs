@@ -1,12 +1,15 @@
 //! What is no leak: errors of a provider. And where a key must not go.
 
+use std::io::{BufRead, BufReader};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::account::{ADMIN_KEY, DAY, HOUR, MONDAY, Use, Watched};
-use crate::support::{Authority, Mock, Then, answer, answer_with, json as json_answer};
+use crate::support::{Authority, Mock, PATIENCE, Then, answer, answer_with, json as json_answer};
 
 fn watched() -> Watched {
     let watched = Watched::new().admin("openai");
@@ -170,18 +173,23 @@ fn an_endpoint_finds_what_a_provider_without_one_does_not_tell() {
 #[test]
 fn a_provider_that_never_answers_is_waited_for_no_longer_than_a_page_may_take() {
     let watched = watched();
-    watched.mock.always(|_, conn| {
-        std::thread::sleep(Duration::from_secs(40));
+    let ((asked, is_asked), (end, ended)) = (channel(), channel::<()>());
+    let ended = Mutex::new(ended);
+    watched.mock.always(move |_, conn| {
+        // Whoever asks again after the test is not waited for.
+        let _ = asked.send(());
+        let _ = ended.lock().unwrap().recv();
         conn.send("").map(|()| Then::Close)
     });
+    let child = watched.command(&["--json", "watch", "--provider", "openai", "--interval", "10s"]).spawn();
+    is_asked.recv_timeout(PATIENCE).unwrap();
     // Whoever interrupts it does not wait for the further pages.
     let since = Instant::now();
-    let child = watched.command(&["--json", "watch", "--provider", "openai", "--interval", "10s"]).spawn();
-    std::thread::sleep(Duration::from_secs(1));
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(since.elapsed() < Duration::from_secs(25), "{:?}", since.elapsed());
+    drop(end);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(openai(&report)["errors"][0]["code"], "unreachable", "{report}");
     assert_eq!(openai(&report)["errors"][1]["code"], "interrupted", "{report}");
@@ -191,16 +199,15 @@ fn a_provider_that_never_answers_is_waited_for_no_longer_than_a_page_may_take() 
 fn a_watch_prints_one_line_a_look_and_ends_in_order() {
     let watched = watched();
     watched.book([Use { input: 8, ..Use::openai(MONDAY + DAY + 3 * HOUR) }]);
-    let child = watched.command(&["--json", "watch", "--provider", "openai", "--interval", "10s"]).spawn();
-    std::thread::sleep(Duration::from_secs(14));
+    let mut child =
+        watched.command(&["--json", "watch", "--provider", "openai", "--interval", "10s"]).spawn();
+    let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines: Vec<Value> =
+        told.by_ref().take(2).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    lines.extend(told.map(|line| serde_json::from_str(&line.unwrap()).unwrap()));
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines: Vec<Value> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
     let news: Vec<_> = lines.iter().map(|report| openai(report)["findings"][0]["is_new"].clone()).collect();
     assert_eq!(news, [true, false]);
 }
