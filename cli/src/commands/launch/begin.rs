@@ -115,7 +115,8 @@ fn workspace(path: &Path) -> Result<PathBuf, Failure> {
 fn begin(agent: &Agent<'_>, plan: &Plan, options: &Options) -> Result<(), Failure> {
     check_port(plan.port)?;
     if !options.no_pull {
-        pull(agent, plan)?;
+        pull(agent, plan)
+            .map_err(|failure| failure.with_hint("--no-pull takes an image that is there already"))?;
     }
     let image = inspect(plan)?;
     let started = start(agent, plan, &image).and_then(|launched| {

@@ -314,6 +314,7 @@ fn what_fails_on_the_way_leaves_nothing_that_runs() {
     world.engine.pulls(&[json!({ "status": "Pulling" }), json!({ "error": "manifest unknown" })]);
     let failure = world.command(&["--json", "--image", IMAGE]).run().expect(1).error();
     assert!(failure["message"].as_str().unwrap().contains("manifest unknown"), "{failure}");
+    assert!(failure["hint"].as_str().unwrap().contains("--no-pull"), "{failure}");
     world.engine.pulls(&[]);
     world.engine.has_no_image();
     let failure = world.command(&["--json", "--image", IMAGE, "--no-pull"]).run().expect(5).error();
