@@ -397,5 +397,5 @@ impl Account {
 }
 
 #[cfg(test)]
-#[path = "books_tests.rs"]
+#[path = "books_tests/mod.rs"]
 mod tests;

@@ -1,6 +1,7 @@
 //! What lists look like at a terminal of eighty columns: what can be spared is left out before a line is broken. A line of the
 //! log is longer by itself, and the paths and values that others hold are not cut.
 
+use policy::{DecoyShape, decoy};
 use rexpect::session::spawn_command;
 
 use crate::support::{Gateway, Home, PATIENCE, Request, json, program};
@@ -32,8 +33,8 @@ fn no_line_of_a_list_is_longer_than_the_terminal() {
     gateway.run(["ratelimit", "set", "agent:coder-with-a-longish-name", "60", "--concurrent", "4"]).expect(0);
     gateway.run(["budget", "set", "agent:coder-with-a-longish-name", "10", "daily"]).expect(0);
     gateway.run(["canary", "add", "bait-for-whoever-reads", "--kind", "decoy"]).expect(0);
-    std::fs::write(gateway.home.file(".env"), format!("OPENAI_API_KEY=sk-proj-{}\n", "a1B2".repeat(12)))
-        .unwrap();
+    let key = decoy(DecoyShape::OpenAi, [1; 32]);
+    std::fs::write(gateway.home.file(".zshrc"), format!("export OPENAI_API_KEY={key}\n")).unwrap();
     let script = gateway.mock.plays(json(ANSWER));
     gateway.ask(Request::post("/openai/v1/chat/completions", BODY).script(&script)).expect(200);
     for (args, header) in [

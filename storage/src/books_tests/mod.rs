@@ -1,6 +1,9 @@
 //! The books of several processes over one database, played against a small reference model: whatever the order of
 //! reservations, growths, settlements, crashes, edits and midnights, no limit is passed, and no money is lost or made.
 
+mod periods;
+mod rounds;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -363,65 +366,6 @@ proptest! {
     }
 }
 
-#[test]
-fn an_answer_that_costs_more_than_it_held_is_booked_in_full_and_blocks_what_follows() {
-    let mut world = World::new();
-    world.reserve(0, World::quote(100, 0, 900));
-    let request = world.processes[0].requests.remove(0);
-    let charges = world.processes[0].books.settle(&request.held, |_| 5_000, world.at);
-    world.processes[0].charges = charges;
-    world.round(0, false);
-    let spent = world.sum("SELECT sum(spent_amount) FROM budget_spend WHERE budget_id = ?1", BudgetId(1));
-    assert_eq!(spent, 5_000);
-    world.reserve(0, World::quote(1, 0, 0));
-    world.reserve(1, World::quote(1, 0, 0));
-    assert!(world.processes.iter().all(|process| process.requests.is_empty()), "the debt is carried");
-    world.now += DAY_US;
-    world.at += Duration::from_secs(86_400);
-    world.edit(0, 100_000);
-    for index in 0..4 {
-        world.edit(index, 100_000);
-    }
-    world.reserve(1, World::quote(1, 0, 0));
-    assert_eq!(world.processes[1].requests.len(), 1, "under a higher limit it goes on");
-}
-
-#[test]
-fn a_request_is_charged_to_the_period_in_which_it_started() {
-    let mut world = World::new();
-    world.reserve(0, World::quote(100, 0, 100));
-    let today = world.now / DAY_US * DAY_US;
-    world.now += DAY_US;
-    world.reserve(0, World::quote(10, 0, 0));
-    world.settle(0, 0, 100);
-    world.settle(0, 0, 100);
-    world.round(0, true);
-    let spent_on = |day: i64| {
-        let sql = "SELECT spent_amount FROM budget_spend WHERE budget_id = 1 AND bucket_start_us = ?1";
-        world.conn.query_row(sql, [day], |row| row.get::<_, i64>(0)).unwrap()
-    };
-    assert_eq!((spent_on(today), spent_on(today + DAY_US)), (200, 10));
-}
-
-#[test]
-fn a_refusal_names_the_budget_and_its_numbers() {
-    let mut world = World::new();
-    world.reserve(0, World::quote(1_500, 0, 0));
-    let plan = world.plan(World::quote(1_000, 0, 0));
-    let mut waited_for = None;
-    let shortage = loop {
-        match world.processes[0].books.try_reserve(&plan, world.now, world.at, waited_for) {
-            Attempt::Short(shortage) => break shortage,
-            Attempt::Wait(round) => waited_for = Some(round),
-            Attempt::Held(..) => panic!("there is no room for it"),
-        }
-        world.round(0, false);
-    };
-    assert_eq!(shortage.needed, 1_000);
-    assert_eq!(shortage.reserved, 1_500);
-    assert!(shortage.left() < 1_000, "{shortage}");
-}
-
 impl World {
     /// Limits the daily budgets to this, and the others to nothing that matters.
     fn limit_days(&mut self, limit: i64) {
@@ -444,109 +388,4 @@ impl World {
         self.reserve(which, Self::quote(tokens, 0, 0));
         self.processes[which].requests.len() > before
     }
-}
-
-/// The day of one zone ends in the middle of another's, and neither what was spent in it nor what is still held of it is
-/// given back by that.
-#[test]
-fn a_change_of_zone_gives_nothing_back() {
-    for (zone, hours) in [
-        ("America/Los_Angeles", 6),
-        ("America/Los_Angeles", 12),
-        ("Asia/Tokyo", 12),
-        ("Asia/Tokyo", 20),
-        ("Pacific/Kiritimati", 12),
-        ("Europe/Berlin", 12),
-        ("Europe/Berlin", 23),
-    ] {
-        let mut world = World::new();
-        world.limit_days(2_000);
-        world.now += hours * 3_600_000_000 + 1;
-        world.at += Duration::from_secs(2);
-        assert!(world.lets_through(0, 700) && world.lets_through(0, 800));
-        world.settle(0, 0, 100);
-        world.round(0, false);
-        world.move_to(zone);
-        for which in 0..PROCESSES {
-            assert!(!world.lets_through(which, 501), "{zone} at {hours}: {which} passes the limit");
-        }
-        for _ in 0..3 {
-            world.grow(0, 0, 501);
-            world.round(0, false);
-        }
-        assert_eq!(world.processes[0].requests[0].output, 0, "{zone} at {hours}: what runs passes the limit");
-        world.settle(0, 0, 100);
-        world.round(0, true);
-        world.at += Duration::from_secs(2);
-        assert!(world.lets_through(1, 500), "{zone} at {hours}: what is left is left");
-        assert!(!world.lets_through(0, 1), "{zone} at {hours}");
-        world.move_to("UTC");
-        assert!(!world.lets_through(0, 1), "{zone} at {hours}: there and back");
-        // Two days later nothing of it counts.
-        world.now += 2 * DAY_US;
-        world.at += Duration::from_secs(2 * 86_400);
-        world.settle(1, 0, 100);
-        world.round(1, true);
-        world.move_to("UTC");
-        assert!(world.lets_through(0, 1_900), "{zone} at {hours}");
-    }
-}
-
-#[test]
-fn an_edit_during_a_round_is_not_decided_by_what_the_round_read() {
-    let mut world = World::new();
-    world.limit_days(100);
-    let plan = world.plan(World::quote(500, 0, 0));
-    let Attempt::Wait(round) = world.processes[0].books.try_reserve(&plan, world.now, world.at, None) else {
-        panic!("nothing is borrowed yet")
-    };
-    let steps = world.processes[0].books.plan_round([].iter(), world.now, world.at, false);
-    let holder = world.processes[0].holder.clone();
-    let done: Vec<_> =
-        steps.iter().map(|step| (*step, leases::take_step(&world.conn, &holder, step).unwrap())).collect();
-    world.limit_days(10_000);
-    world.processes[0].books.finish_round(done.into_iter(), world.at);
-    let attempt = world.processes[0].books.try_reserve(&plan, world.now, world.at, Some(round));
-    assert!(matches!(attempt, Attempt::Wait(_)), "the limit was raised: {attempt:?}");
-    assert!(world.lets_through(0, 500));
-}
-
-/// Whoever wants to read what is held asks for everything to be given back; a stream that waits for its next slice at
-/// that moment gets it all the same.
-#[test]
-fn what_somebody_waits_for_is_borrowed_even_when_all_is_given_back() {
-    let mut world = World::new();
-    world.limit_days(1_000);
-    assert!(world.lets_through(0, 100));
-    world.round(0, true);
-    let process = &mut world.processes[0];
-    let request = &mut process.requests[0];
-    let grown = process.books.try_grow(&mut request.held, &request.quote, 200, world.at, None);
-    let Err(Attempt::Wait(round)) = grown else { panic!("nothing is left to grow into: {grown:?}") };
-    world.round(0, true);
-    let process = &mut world.processes[0];
-    let request = &mut process.requests[0];
-    let grown = process.books.try_grow(&mut request.held, &request.quote, 200, world.at, Some(round));
-    assert!(grown.is_ok(), "{grown:?}");
-    process.books.forget_waiting();
-    world.round(0, true);
-    world.processes[0].books.check();
-    let held = world.processes[0].books.reserved(BudgetId(1));
-    let leased = world.sum("SELECT sum(amount) FROM budget_leases WHERE budget_id = ?1", BudgetId(1));
-    assert_eq!((leased, held), (300, 300));
-}
-
-/// Otherwise a burst would borrow all that there is, for another process to refuse by, and for a crash to charge.
-#[test]
-fn many_that_wait_together_borrow_one_step_beyond_their_need() {
-    let mut world = World::new();
-    world.limit_days(10_000);
-    let plan = world.plan(World::quote(10, 0, 0));
-    for _ in 0..100 {
-        let attempt = world.processes[0].books.try_reserve(&plan, world.now, world.at, None);
-        assert!(matches!(attempt, Attempt::Wait(_)), "{attempt:?}");
-    }
-    world.round(0, false);
-    let leased = world.sum("SELECT sum(amount) FROM budget_leases WHERE budget_id = ?1", BudgetId(1));
-    assert_eq!(leased, 100 * 10 + 10_000 / crate::pot::LEASE_PARTS);
 }
