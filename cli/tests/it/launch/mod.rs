@@ -311,13 +311,15 @@ fn a_container_of_somebody_else_is_left_alone() {
 fn what_fails_on_the_way_leaves_nothing_that_runs() {
     // One that is started and ends at once: nobody plays it.
     let world = World::with(|_| {});
+    let free = world.port.to_string();
     world.engine.pulls(&[json!({ "status": "Pulling" }), json!({ "error": "manifest unknown" })]);
-    let failure = world.command(&["--json", "--image", IMAGE]).run().expect(1).error();
+    let failure = world.command(&["--json", "--image", IMAGE, "--port", &free]).run().expect(1).error();
     assert!(failure["message"].as_str().unwrap().contains("manifest unknown"), "{failure}");
     assert!(failure["hint"].as_str().unwrap().contains("--no-pull"), "{failure}");
     world.engine.pulls(&[]);
     world.engine.has_no_image();
-    let failure = world.command(&["--json", "--image", IMAGE, "--no-pull"]).run().expect(5).error();
+    let failure =
+        world.command(&["--json", "--image", IMAGE, "--port", &free, "--no-pull"]).run().expect(5).error();
     assert_eq!(failure["code"], "no_such_image");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
