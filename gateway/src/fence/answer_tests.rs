@@ -253,3 +253,17 @@ fn a_broken_escape_takes_nothing_of_what_follows() {
         assert!(!got.contains(&MARK[1..]) && findings.len() == 1, "{got}");
     }
 }
+
+#[test]
+fn a_line_that_lacks_its_quote_costs_the_next_line_nothing() {
+    let (left, right) = KEY.split_at(20);
+    let line = |rest: &str| format!("{{\"message\":{{\"content\":\"{rest}}}}}\n");
+    let answer = [line(left), line(&format!("{right}\""))].concat();
+    for chunks in [answer.as_bytes().chunks(answer.len()), answer.as_bytes().chunks(1)] {
+        let (got, findings, _) = pass(Some(Framing::Ndjson), false, &chunks.collect::<Vec<_>>());
+        assert_eq!(findings.len(), 1);
+        let lines: Vec<&str> = got.lines().collect();
+        assert_eq!(lines.len(), 2, "{got}");
+        assert!(serde_json::from_str::<serde_json::Value>(lines[1]).is_ok() && !got.contains(right), "{got}");
+    }
+}

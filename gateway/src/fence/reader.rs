@@ -79,8 +79,11 @@ impl Reader {
 
     fn feed_lines(&mut self, list: &Watchlist, mut bytes: &[u8]) {
         while let Some(end) = memchr::memchr(b'\n', bytes) {
-            let (line, rest) = bytes.split_at(end + 1);
+            let (line, rest) = bytes.split_at(end);
             self.json(list, line);
+            // What ends a line is no part of a text in it, not even of one that lacks its quote.
+            let (end, rest) = rest.split_at(1);
+            self.rest(list, end);
             self.event_end();
             bytes = rest;
         }
