@@ -72,6 +72,7 @@ impl Gateway {
         let target = route::canonical(request.raw_path())?;
         if cors::is_preflight(&request.method, &request.headers) {
             ctx.stage = Stage::Unlogged;
+            body::drain(session).await;
             // When the browser is gone there is nobody left to tell.
             let _ = respond::preflight(session, ctx).await;
             return Ok(Decision::Answered);
