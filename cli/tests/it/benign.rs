@@ -55,5 +55,6 @@ fn ordinary_work_passes_as_it_is_and_nothing_is_told_of_it() {
     // Not even what is only written down: everybody is GREEN, and nothing was seen.
     let risk = gateway.run(["--json", "risk"]).expect(0).json();
     assert_eq!((&risk["states"], &risk["events"]), (&serde_json::json!([]), &serde_json::json!([])));
+    gateway.rest();
     assert_eq!(gateway.rows().len(), usize::try_from(CASES).unwrap());
 }

@@ -156,6 +156,7 @@ fn a_head_and_a_body_have_their_time() {
         }
     }
     // Equal refusals share a row.
+    gateway.rest();
     let rows = gateway.rows();
     let is_slow = |code: Option<&str>| code == Some("request_timeout");
     assert!(rows.iter().all(|row| is_slow(row.request.error_code.as_deref())), "{rows:?}");
@@ -268,6 +269,7 @@ fn a_flood_of_refusals_fills_neither_the_log_nor_the_disk() {
         client.send(&requests.concat());
         (0..100).for_each(|_| drop(client.response().expect_refusal(404, "unknown_provider")));
     }
+    gateway.rest();
     let rows = gateway.rows();
     let repeats: u64 = rows.iter().map(|row| row.repeats).sum();
     assert_eq!(repeats, REFUSALS as u64, "every one is counted");

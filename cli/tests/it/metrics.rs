@@ -48,7 +48,7 @@ fn what_happened_is_counted_where_it_belongs() {
         .ask(&Request::post(CHAT, body).bearer("sk-nobody"))
         .expect_refusal(401, "invalid_capability");
     gateway.run(["budget", "set", "agent:tester", "1.5", "daily"]).expect(0);
-    gateway.flush();
+    gateway.rest();
 
     let labels =
         r#"gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="gpt-4o-mini""#;

@@ -161,6 +161,7 @@ fn a_holder_spends_what_it_may_on_whatever_it_likes() {
         let body = json!({ "model": "gpt-4o-mini", "max_tokens": 10, "messages": [{ "role": "user", "content": question }] });
         gateway.tcp().ask(&Request::post(CHAT, body.to_string()).bearer(&agent)).expect(200);
     }
+    gateway.rest();
     assert_eq!(gateway.rows().iter().filter(|row| row.request.outcome == Outcome::Completed).count(), 3);
 }
 
@@ -237,7 +238,7 @@ fn the_log_tells_whoever_has_the_disk_who_asked_which_model() {
     let gateway = Gateway::start();
     let asked = json!({ "model": "gpt-4o-mini", "messages": [{ "role": "user", "content": "a-word-of-the-prompt" }] });
     gateway.ask(Request::post(CHAT, asked.to_string())).expect(200);
-    gateway.flush();
+    gateway.rest();
     gateway.run(["stop"]).expect(0);
     let database = fs::read(gateway.home.file("tokfence.db")).unwrap();
     let holds = |text: &str| database.windows(text.len()).any(|part| part == text.as_bytes());

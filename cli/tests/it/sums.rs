@@ -205,7 +205,7 @@ fn ask_all(gateway: &Gateway, scripts: &[String], thread: u64) {
 
 #[track_caller]
 fn check(gateway: &Gateway, [input, cached, written, output, nanos]: Bill) {
-    gateway.flush();
+    gateway.rest();
     let usd = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
     let usd = usd.trim_end_matches('0');
     let amount = |value: &Value| value.as_str().unwrap().trim_end_matches('0').to_owned();

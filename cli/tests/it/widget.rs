@@ -31,7 +31,7 @@ fn a_menu_shows_what_is_spent_and_offers_what_can_be_done() {
     let gateway = Gateway::start();
     gateway.run(["budget", "set", "agent:tester", "10", "daily"]).expect(0);
     gateway.ask(Request::post(CHAT, BODY)).expect(200);
-    gateway.flush();
+    gateway.rest();
     let render = |format: &str| gateway.run(["widget", "render", "--format", format]).expect(0).stdout;
     for format in ["swiftbar", "argos"] {
         let text = render(format);

@@ -133,9 +133,9 @@ fn a_provider_that_cannot_be_reached_costs_nothing() {
     let gateway = gateway();
     set(&gateway, "gone", "1M tokens", "total");
     let body = r#"{"model":"gpt-4o","messages":[]}"#;
-    gateway.ask(Request::post("/gone/v1/chat/completions", body)).expect(502);
+    let gone = gateway.ask(Request::post("/gone/v1/chat/completions", body)).expect(502);
     let before = standing(&gateway, NAME);
-    let row = gateway.rows().pop().unwrap().request;
+    let row = gateway.row(&gone.id()).request;
     assert_eq!(
         (row.outcome, row.basis, row.cost),
         (Outcome::UpstreamError, Basis::None, Some(NanoUsd::ZERO))

@@ -239,7 +239,7 @@ fn a_database_that_is_replaced_is_noticed_and_no_command_says_that_it_holds() {
     let gateway = gateway("rolling");
     let ask = || gateway.ask(question("", 10));
     ask().expect(200);
-    gateway.flush();
+    gateway.rest();
     let files = ["tokfence.db", "tokfence.db-wal", "tokfence.db-shm"].map(|name| gateway.home.file(name));
     let aside = files.each_ref().map(|file| {
         file.with_extension("aside")

@@ -377,18 +377,31 @@ impl Gateway {
     /// Waits until every row so far is in the database, and what budgets only kept ready is given back.
     #[track_caller]
     pub(crate) fn flush(&self) {
-        let socket = self.home.file("control/control.sock");
-        control::ask(&socket, &control::Command::Flush, super::PATIENCE).unwrap();
+        self.command(&control::Command::Flush);
+    }
+
+    /// Waits until every request has ended and its row is in the database: a caller has its answer a moment before.
+    #[track_caller]
+    pub(crate) fn rest(&self) {
+        eventually("nothing in flight", || match self.command(&control::Command::Running) {
+            control::Reply::Running(in_flight) => (in_flight.count == 0).then_some(()),
+            other => panic!("{other:?}"),
+        });
+        self.flush();
     }
 
     /// How everything stands now, as the daemon tells views of it.
     #[track_caller]
     pub(crate) fn overview(&self) -> Overview {
-        let socket = self.home.file("control/control.sock");
-        match control::ask(&socket, &control::Command::Overview, super::PATIENCE).unwrap() {
+        match self.command(&control::Command::Overview) {
             control::Reply::Overview(overview) => *overview,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[track_caller]
+    fn command(&self, command: &control::Command) -> control::Reply {
+        control::ask(&self.home.file("control/control.sock"), command, super::PATIENCE).unwrap()
     }
 
     /// Asks for a stream that the provider holds open, and returns when its first words are here.
@@ -411,7 +424,7 @@ impl Gateway {
         eventually(&format!("the row of {id}"), || self.store().request(id).ok())
     }
 
-    /// Every row, oldest first.
+    /// Every row so far, oldest first: that of a request may come a moment after its answer, see [`Gateway::rest`].
     #[track_caller]
     pub(crate) fn rows(&self) -> Vec<LoggedRequest> {
         rows(&self.store())
