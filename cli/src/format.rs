@@ -231,10 +231,46 @@ pub(crate) fn short(count: u64) -> String {
     }
 }
 
-/// A text of somebody else's without what a terminal would obey.
+/// A text of somebody else's without what a terminal would obey, and without what cannot be seen.
 pub(crate) fn plain(text: &str) -> String {
-    let shown = |c: char| -> String { if c.is_control() { c.escape_default().collect() } else { c.into() } };
+    let shown = |c: char| -> String {
+        if matches!(c, '\'' | '"' | '\\') { c.into() } else { c.escape_debug().collect() }
+    };
     text.chars().map(shown).collect()
+}
+
+/// The fields of a document as a person reads them: names and values.
+pub(crate) fn fields(document: &Value) -> Vec<(String, String)> {
+    let fields = document.as_object().into_iter().flatten();
+    fields.map(|(name, value)| (name.replace('_', " "), field(name, value))).collect()
+}
+
+/// A field of a document as a person reads it; an instant by the clock on the wall.
+pub(crate) fn field(name: &str, value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) if name.ends_with("_at") || matches!(name, "at" | "since") => {
+            let at = text.parse::<jiff::Timestamp>();
+            at.map_or_else(|_| plain(text), |at| local_time(at.as_microsecond()))
+        }
+        Value::String(text) => plain(text),
+        Value::Array(list) => list.iter().map(|value| field(name, value)).collect::<Vec<_>>().join(", "),
+        // An amount.
+        Value::Object(one) => one
+            .iter()
+            .map(|(unit, number)| format!("{} {unit}", field(unit, number)))
+            .collect::<Vec<_>>()
+            .join(", "),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
+/// Names and values below each other, a line each.
+pub(crate) fn lines(fields: &[(String, String)]) -> String {
+    let width = fields.iter().map(|(name, _)| name.width()).max().unwrap_or_default();
+    let lines =
+        fields.iter().map(|(name, value)| format!("{name:<width$}{GAP}{value}").trim_end().to_owned());
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// What is spent and what is held of a whole, as a bar of so many cells: `███▒▒·····`. What is there at all takes a cell.

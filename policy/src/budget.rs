@@ -131,7 +131,7 @@ impl FromStr for Unit {
 
     fn from_str(text: &str) -> Result<Self, InvalidBudgetAmount> {
         let found = [Self::NanoUsd, Self::Tokens].into_iter().find(|unit| unit.as_str() == text);
-        found.ok_or_else(|| InvalidBudgetAmount(text.escape_default().to_string()))
+        found.ok_or_else(|| InvalidBudgetAmount(text.escape_debug().to_string()))
     }
 }
 
@@ -199,7 +199,7 @@ impl FromStr for Amount {
     type Err = InvalidBudgetAmount;
 
     fn from_str(text: &str) -> Result<Self, InvalidBudgetAmount> {
-        let invalid = || InvalidBudgetAmount(text.escape_default().to_string());
+        let invalid = || InvalidBudgetAmount(text.escape_debug().to_string());
         let lower = text.trim().to_ascii_lowercase();
         let Some(count) = lower.strip_suffix("tokens").or_else(|| lower.strip_suffix("token")) else {
             let money: NanoUsd = text.trim().parse().map_err(|_| invalid())?;

@@ -23,7 +23,7 @@ fn parse_name(
     if holds(text.as_bytes()) {
         return Ok(text.into());
     }
-    let shown: String = text.chars().take(80).flat_map(char::escape_default).collect();
+    let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     Err(InvalidName { text: shown, kind, rule })
 }
 

@@ -159,7 +159,7 @@ impl FromStr for Period {
             "total" => Ok(Self::Total),
             _ => rolling()
                 .map(|minutes| Self::Rolling { minutes })
-                .ok_or_else(|| InvalidPeriod(text.escape_default().to_string())),
+                .ok_or_else(|| InvalidPeriod(text.escape_debug().to_string())),
         }
     }
 }

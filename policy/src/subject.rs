@@ -56,7 +56,7 @@ impl Subject {
             "capability" => name.parse().ok().map(Self::Capability),
             _ => None,
         };
-        found.ok_or_else(|| InvalidSubject(format!("{kind}:{name}").escape_default().to_string()))
+        found.ok_or_else(|| InvalidSubject(format!("{kind}:{name}").escape_debug().to_string()))
     }
 }
 
@@ -76,12 +76,12 @@ impl FromStr for Subject {
     type Err = InvalidSubject;
 
     fn from_str(text: &str) -> Result<Self, InvalidSubject> {
-        let invalid = |_| InvalidSubject(text.escape_default().to_string());
+        let invalid = |_| InvalidSubject(text.escape_debug().to_string());
         match text.split_once(':') {
             Some((kind @ ("agent" | "capability" | "provider"), name)) => {
                 Self::from_parts(kind, name).map_err(invalid)
             }
-            Some(_) => Err(InvalidSubject(text.escape_default().to_string())),
+            Some(_) => Err(InvalidSubject(text.escape_debug().to_string())),
             None if text == "global" => Ok(Self::Global),
             None => Self::from_parts("provider", text).map_err(invalid),
         }

@@ -166,8 +166,8 @@ pub enum Error {
         /// The rule.
         reason: &'static str,
     },
-    /// The vault has no credential of this kind for this provider.
-    #[error("the vault has no {kind} credential for `{provider}`")]
+    /// The vault holds no key of this kind of this provider.
+    #[error("the vault holds no {kind} key of `{provider}`")]
     NoSuchEntry {
         /// The provider asked for.
         provider: String,

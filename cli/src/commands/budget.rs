@@ -9,9 +9,8 @@ use serde_json::json;
 use storage::{BudgetSet, BudgetStatus};
 
 use crate::app::{App, now_us};
-use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
-use crate::format::{Column, Columns, percent};
+use crate::format::{Column, Columns, local_time, percent};
 
 const SET_HINT: &str = "tokfence budget set openai 10 daily · agent:ci 2.50 weekly · global '2M tokens' 5h";
 
@@ -166,7 +165,7 @@ fn notes(app: &App, budgets: &[BudgetStatus], clock_ahead_us: i64) {
         ));
     }
     if clock_ahead_us > 60_000_000 {
-        let until = timestamp(now_us() + clock_ahead_us);
+        let until = local_time(now_us() + clock_ahead_us);
         app.output
             .warn(&format!("the clock was once at {until}; periods go by that until it is reached again"));
     }
@@ -183,7 +182,7 @@ fn cells(status: &BudgetStatus) -> Vec<String> {
         amount(status.reserved),
         amount(status.left()),
         used,
-        status.renews_at.map_or_else(|| "never".to_owned(), timestamp),
+        status.renews_at.map_or_else(|| "never".to_owned(), local_time),
     ]
 }
 

@@ -12,6 +12,7 @@ use storage::Store;
 use crate::app::{App, now_us};
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
+use crate::format::{local_time, plain};
 
 #[derive(Debug, Args)]
 pub(crate) struct Kill {
@@ -222,5 +223,5 @@ fn without_name(revoked: &Revoked) -> Value {
 }
 
 fn since(revoked: &Revoked) -> String {
-    format!("since {} ({})", timestamp(revoked.at_us), revoked.reason.escape_debug())
+    format!("since {} ({})", local_time(revoked.at_us), plain(&revoked.reason))
 }

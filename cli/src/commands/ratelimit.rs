@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::app::{App, now_us};
 use crate::failure::{Exit, Failure, from_reply};
-use crate::format::{Column, Columns};
+use crate::format::{Column, Columns, plain};
 
 const COLUMNS: [Column; 4] = [
     Column::Left("subject"),
@@ -109,7 +109,7 @@ fn parse_count(text: &str, max: u64) -> Result<Option<u64>, Failure> {
             .with_hint("tokfence revoke PROVIDER, tokfence agent revoke NAME, or `-` for no limit")),
         Ok(count) if count <= max => Ok(Some(count)),
         Ok(_) | Err(_) => {
-            let text = text.escape_debug();
+            let text = plain(text);
             Err(Failure::usage(format!("`{text}` is not a number from 1 to {max}, or `-` for no limit")))
         }
     }

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::commands::kill::TakenBack;
 use crate::commands::start::{start_detached, this_program};
 use crate::failure::{Exit, Failure, from_reply};
+use crate::format::local_time;
 use crate::unlock;
 
 /// Beyond the grace period of running requests.
@@ -192,7 +193,7 @@ fn describe(status: &DaemonStatus, way_to_keys: &str) -> String {
     lines.extend([
         format!("in flight  {}", status.in_flight),
         format!("log        {}", status.log),
-        format!("since      {}", timestamp(status.started_at_us)),
+        format!("since      {}", local_time(status.started_at_us)),
     ]);
     lines.extend(TakenBack::of_daemon(status).lines());
     lines.extend(status.risks.iter().map(|risk| {

@@ -12,7 +12,7 @@ use vault::{Entry, EntryKind, NewEntry, NewSlot, OnConflict, Secret};
 use crate::app::{App, now_us};
 use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
-use crate::format::{Column, Columns};
+use crate::format::{Column, Columns, field};
 use crate::prompt;
 use crate::unlock;
 
@@ -56,9 +56,9 @@ pub(crate) struct AddKey {
     /// An admin or usage key, which is never sent with a caller's request
     #[arg(long)]
     admin: bool,
-    /// A note to tell keys apart
-    #[arg(long, default_value = "")]
-    label: String,
+    /// A note to tell keys apart; unsaid, that of the key in this place stays
+    #[arg(long)]
+    label: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -120,15 +120,17 @@ impl AddKey {
                 .with_hint(format!("tokfence vault add {id}")));
         }
         let last4 = secret.last4();
+        let known = vault.entry(id.as_str(), kind);
+        let before = known.map(|known| known.secret().last4());
+        let label = self.label.or_else(|| Some(known?.label().to_owned())).unwrap_or_default();
         let entry = NewEntry {
             provider: id.to_string(),
             kind,
-            label: self.label,
+            label,
             secret,
             allowed_origin: provider.origin.clone(),
             auth_style: provider.auth.as_str().to_owned(),
         };
-        let before = vault.entry(id.as_str(), kind).map(|known| known.secret().last4());
         let replaced = vault.put(Entry::new(entry, now_us())?)?;
         let action = if replaced { AuditAction::VaultRotate } else { AuditAction::VaultAdd };
         let detail = json!({
@@ -223,9 +225,8 @@ fn list(app: &App) -> Result<(), Failure> {
     let document = json!({ "keys": entries });
     app.output.data(&document, || {
         let columns = ["provider", "kind", "label", "last4", "origin", "rotated_at", "last_used_at"];
-        let text = |entry: &Value, column: &str| entry[column].as_str().unwrap_or("-").to_owned();
         let rows = document["keys"].as_array().into_iter().flatten();
-        let cells = |entry| columns.iter().map(|column| text(entry, column)).collect();
+        let cells = |entry: &Value| columns.iter().map(|column| field(column, &entry[column])).collect();
         Columns::table(&COLUMNS, &rows.map(cells).collect::<Vec<_>>(), "no keys")
     });
     Ok(())

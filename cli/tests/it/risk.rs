@@ -75,7 +75,7 @@ fn a_secret_that_is_sent_leaves_safe_routes_and_a_second_one_leaves_nothing() {
     );
     let told = gateway.run(["risk", "explain", "1"]).expect(0).stdout;
     for part in
-        ["secret_in_request", "key:groq, written plain", "GREEN to ORANGE", "tokfence risk clear tester"]
+        ["secret_in_request", "key:groq, written plainly", "GREEN to ORANGE", "tokfence risk clear tester"]
     {
         assert!(told.contains(part), "{part}: {told}");
     }

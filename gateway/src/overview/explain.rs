@@ -53,8 +53,18 @@ fn found(event: &RiskEvent) -> Option<String> {
     }
     let Some(spot) = &seen.spot else { return Some(seen.pattern.clone()) };
     let view = if spot.view == "plain" { String::new() } else { format!(", behind {} escapes", spot.view) };
-    let (pattern, form, place, offset) = (&seen.pattern, &spot.form, &spot.place, spot.offset);
-    Some(format!("{pattern}, written {form}{view}; its end is at byte {offset} of the {place}"))
+    let (pattern, manner, place, offset) = (&seen.pattern, manner(&spot.form), &spot.place, spot.offset);
+    Some(format!("{pattern}, written {manner}{view}; its end is at byte {offset} of the {place}"))
+}
+
+/// How a secret was written, after `written`: of the name of a [`policy::scan::Form`].
+pub fn manner(form: &str) -> String {
+    match form {
+        "plain" => "plainly".to_owned(),
+        "part" => "in part".to_owned(),
+        "reversed" => "backwards".to_owned(),
+        other => format!("in {other}"),
+    }
 }
 
 /// What is known of an event's subject at `now`, if it is restricted.

@@ -14,6 +14,7 @@ use storage::{NewCapability, Store};
 use crate::app::{App, closest, now_us};
 use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
+use crate::format::{local_time, plain};
 use revoke::{Restore, Revoke, Rotate};
 pub(crate) use show::end_dead_runs;
 
@@ -239,7 +240,7 @@ pub(crate) fn find_agent(store: &Store, text: &str) -> Result<AgentName, Failure
     if let Some(known) = names.iter().position(|name| name.as_str() == text) {
         return Ok(names.swap_remove(known));
     }
-    let message = format!("there is no agent `{}`", text.escape_debug());
+    let message = format!("there is no agent `{}`", plain(text));
     let failure = Failure::new(Exit::NotFound, "no_such_agent", message);
     Err(match closest(text, names.iter().map(AgentName::as_str)) {
         Some(similar) => failure.with_hint(format!("did you mean `{similar}`?")),
@@ -279,7 +280,7 @@ impl Mint {
             "expires_at": expires_at.map(timestamp),
         });
         app.output.data(&document, || token.text.clone());
-        let end = expires_at.map_or("never ends".to_owned(), |at| format!("ends {}", timestamp(at)));
+        let end = expires_at.map_or("never ends".to_owned(), |at| format!("ends {}", local_time(at)));
         app.output.note(&format!("the token of `{agent}` {end}; it is shown this once"));
         Ok(())
     }

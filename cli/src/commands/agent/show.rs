@@ -10,7 +10,7 @@ use crate::app::{App, now_us};
 use crate::commands::ratelimit::limit_document;
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns};
+use crate::format::{Column, Columns, field, local_time, plain};
 
 const AGENTS: [Column; 6] = [
     Column::Left("agent"),
@@ -67,7 +67,7 @@ pub(super) fn list(app: &App) -> Result<(), Failure> {
                 agent.requests.to_string(),
                 format!("${}", agent.spent),
                 agent.last_used_at.map_or("never".to_owned(), timestamp),
-                agent.note.as_deref().unwrap_or_default().escape_debug().to_string(),
+                plain(agent.note.as_deref().unwrap_or_default()),
             ]
         });
         let when_empty = "no agents; make one with `tokfence agent mint NAME`";
@@ -101,7 +101,7 @@ pub(super) fn show(app: &App, name: &str) -> Result<(), Failure> {
 
 fn table(revoked: Option<&Revocation>, capabilities: &Value) -> String {
     let rows = capabilities.as_array().into_iter().flatten().map(|capability| {
-        let text = |key: &str| capability[key].as_str().unwrap_or("-").to_owned();
+        let text = |key: &str| field(key, &capability[key]);
         vec![
             text("id"),
             text("state"),
@@ -114,7 +114,7 @@ fn table(revoked: Option<&Revocation>, capabilities: &Value) -> String {
     let table = Columns::table(&CAPABILITIES, &rows.collect::<Vec<_>>(), "no capabilities");
     match revoked {
         Some(revoked) => {
-            format!("revoked since {} ({})\n{table}", timestamp(revoked.at), revoked.reason.escape_debug())
+            format!("revoked since {} ({})\n{table}", local_time(revoked.at), plain(&revoked.reason))
         }
         None => table,
     }

@@ -13,7 +13,7 @@ use storage::{Actor, AuditAction, AuditFilter, AuditHead, AuditRow, Store};
 use crate::app::{App, now_us};
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns, local_time, parse_instant};
+use crate::format::{Column, Columns, local_time, parse_instant, plain};
 use verify::{Accept, Verify};
 
 const COLUMNS: [Column; 6] = [
@@ -109,8 +109,8 @@ fn cells(row: &AuditRow) -> Vec<String> {
         row.seq.to_string(),
         local_time(row.at),
         text::who(&row.actor),
-        text::plain(&row.action),
-        text::plain(&row.subject),
+        plain(&row.action),
+        plain(&row.subject),
         text::detail(&detail),
     ]
 }

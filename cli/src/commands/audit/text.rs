@@ -3,10 +3,7 @@
 use serde_json::{Map, Value};
 use storage::Actor;
 
-/// Without characters that a terminal would act upon.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().flat_map(char::escape_debug).collect()
-}
+use crate::format::plain;
 
 /// By which command; the user only where it is another than the one who looks.
 pub(super) fn who(actor: &str) -> String {
@@ -47,6 +44,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
         Value::String(text) => plain(text),
+        Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(" "),
         Value::Object(fields) => format!("({})", parts(fields).join(", ")),
         Value::Bool(_) | Value::Number(_) => value.to_string(),

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::commands::agent::end_dead_runs;
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns};
+use crate::format::{Column, Columns, local_time, plain};
 
 const COLUMNS: [Column; 7] = [
     Column::Left("canary"),
@@ -60,14 +60,14 @@ fn document(known: &CanarySummary, seen: Option<TimestampUs>) -> Value {
 fn cells(known: &CanarySummary, seen: Option<TimestampUs>) -> Vec<String> {
     let canary = &known.canary;
     // A path is whatever its maker called it.
-    let paths = known.plants.iter().map(|plant| plant.path.escape_debug().to_string());
+    let paths = known.plants.iter().map(|plant| plain(&plant.path));
     vec![
         canary.name.to_string(),
         canary.kind.to_string(),
         canary.masked(),
         canary.holder.as_ref().map_or_else(|| "-".to_owned(), holder),
-        timestamp(known.created_at),
-        seen.map_or_else(|| "-".to_owned(), timestamp),
+        local_time(known.created_at),
+        seen.map_or_else(|| "-".to_owned(), local_time),
         paths.collect::<Vec<_>>().join(", "),
     ]
 }

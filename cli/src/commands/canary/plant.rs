@@ -10,6 +10,7 @@ use storage::{CanarySummary, Plant, PlantManner, Store};
 use super::{file, find, git};
 use crate::app::{App, now_us};
 use crate::failure::{Exit, Failure};
+use crate::format::plain;
 use crate::user_file;
 
 /// Where agents find keys.
@@ -200,7 +201,7 @@ impl Planted {
     }
 
     fn describe(&self) -> String {
-        let path = self.path.escape_debug();
+        let path = plain(&self.path);
         let name = if self.variables.is_empty() {
             String::new()
         } else {

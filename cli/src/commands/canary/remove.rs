@@ -10,6 +10,7 @@ use vault::EntryKind;
 use super::{file, find};
 use crate::app::{App, now_us};
 use crate::failure::Failure;
+use crate::format::plain;
 use crate::unlock;
 
 /// What became of one file.
@@ -42,7 +43,7 @@ pub(super) fn remove(app: &App, name: &str) -> Result<(), Failure> {
     app.output.done(&document, || format!("removed `{}`{}", canary.name, list(&files)));
     for left in files.iter().filter(|file| file.status == "left") {
         let reason = left.reason.as_deref().unwrap_or_default();
-        app.output.warn(&format!("{} may still hold it: {reason}", left.path.escape_debug()));
+        app.output.warn(&format!("{} may still hold it: {reason}", plain(&left.path)));
     }
     Ok(())
 }
@@ -64,7 +65,7 @@ fn take_out(store: &mut Store, canary: &Canary, plant: &Plant) -> Result<Undone,
 
 fn list(files: &[Undone]) -> String {
     let undone = files.iter().filter(|file| file.status == "undone");
-    let paths: Vec<String> = undone.map(|file| file.path.escape_debug().to_string()).collect();
+    let paths: Vec<String> = undone.map(|file| plain(&file.path)).collect();
     if paths.is_empty() { String::new() } else { format!(", also from {}", paths.join(", ")) }
 }
 

@@ -1,5 +1,6 @@
 //! A canary: what happens to an agent that reads a planted key and sends it away.
 
+use gateway::overview::explain::manner;
 use policy::{CanaryKind, CanaryValue, DecoyShape, Holder, MintedToken, Subject, decoy};
 use serde_json::json;
 use storage::NewCanary;
@@ -24,9 +25,9 @@ impl Stage {
         let mut store = self.app.store()?;
         let event = store.newest_risk_events(1)?.pop();
         let told = event.map(|event| {
-            let (signal, form) =
-                (event.seen.signal, event.seen.spot.map(|spot| spot.form).unwrap_or_default());
-            format!("{signal}: {}, written {form}; {} to {}", event.seen.pattern, event.before, event.after)
+            let seen = event.seen;
+            let form = seen.spot.map(|spot| manner(&spot.form)).unwrap_or_default();
+            format!("{}: {}, written {form}; {} to {}", seen.signal, seen.pattern, event.before, event.after)
         });
         store.clear_risk(&[Subject::Capability(token.id)], "the demo goes on", now_us())?;
         self.app.tell_daemon()?;

@@ -14,7 +14,6 @@ use super::{Check, Findings};
 use crate::app::{App, now_us};
 use crate::commands::provider::{each_once, reach, upstream};
 use crate::commands::scan::InFiles;
-use crate::commands::stop::timestamp;
 use crate::commands::vault::is_key_variable;
 use crate::failure::{Exit, Failure};
 
@@ -101,7 +100,10 @@ pub(super) fn clock(built_after: &str, now_us: TimestampUs, seen: Option<Timesta
     match seen.filter(|seen| *seen > now_us + CLOCK_LAG_US) {
         None => Check::ok("clock", format!("{now}, UTC")),
         Some(seen) => {
-            let message = format!("it was once at {}; budgets and lifetimes go by that", timestamp(seen));
+            let message = format!(
+                "it was once at {}; budgets and lifetimes go by that",
+                crate::format::local_time(seen)
+            );
             Check::warn("clock", message)
                 .with_hint("if it is right now: tokfence stop, then tokfence doctor --accept-clock")
         }

@@ -22,6 +22,7 @@ use crate::commands::agent::{Grant, mint, parse_agent};
 use crate::commands::env::{Variables, served};
 use crate::engine::{Engine, encode};
 use crate::failure::{Exit, Failure};
+use crate::format::plain;
 use crate::relay::Endpoint;
 use crate::sandbox::inside_address;
 
@@ -141,7 +142,7 @@ fn check_port(port: u16) -> Result<(), Failure> {
 fn pull(agent: &Agent<'_>, plan: &Plan) -> Result<(), Failure> {
     let mut told = HashSet::new();
     plan.engine.pull(&plan.image, |line| {
-        let part = |key: &str| line[key].as_str().unwrap_or_default().escape_debug().to_string();
+        let part = |key: &str| plain(line[key].as_str().unwrap_or_default());
         let (id, status) = (part("id"), part("status"));
         let text = if id.is_empty() { status } else { format!("{id}: {status}") };
         if !text.is_empty() && told.insert(text.clone()) {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use storage::{LoggedRequest, Outcome, RequestRow};
 
 use crate::commands::stop::timestamp;
-use crate::format::{Column, local_time, millis, percent, span, span_or_dash, usd};
+use crate::format::{Column, fields, lines, local_time, millis, percent, span, span_or_dash, usd};
 
 /// The columns of a line.
 pub(super) const COLUMNS: [Column; 13] = [
@@ -126,22 +126,15 @@ fn remark(logged: &LoggedRequest) -> String {
 
 /// A request field by field.
 pub(super) fn describe(document: &Value) -> String {
-    let fields = document.as_object().into_iter().flatten();
-    let line = |(name, value): (&String, &Value)| {
-        let shown = match value {
-            Value::Null => "-".to_owned(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let note = match (name.as_str(), value) {
-            ("cost_usd", Value::Null) => " (the price is not known)",
-            ("cost_usd", _) if document["usage_basis"] == "estimated" => " (estimated)",
-            ("output_limit_tokens", Value::Number(_)) => " (set by a strict budget)",
-            _ => "",
-        };
-        format!("{name:<18}  {shown}{note}")
+    let note = |name: &str| match name {
+        "cost usd" if document["cost_usd"].is_null() => " (the price is not known)",
+        "cost usd" if document["usage_basis"] == "estimated" => " (estimated)",
+        "output limit tokens" if document["output_limit_tokens"].is_number() => " (set by a strict budget)",
+        _ => "",
     };
-    fields.map(line).collect::<Vec<_>>().join("\n")
+    let mut fields = fields(document);
+    fields.iter_mut().for_each(|(name, value)| value.push_str(note(name)));
+    lines(&fields)
 }
 
 #[cfg(test)]
@@ -286,9 +279,9 @@ pub(in crate::commands) mod tests {
     #[test]
     fn in_full_each_field_has_a_line() {
         let text = describe(&document(&refusal()));
-        assert!(text.contains("error_code          missing_capability\n"), "{text}");
-        assert!(text.contains("provider            -\n"), "{text}");
+        assert!(text.contains("error code           missing_capability\n"), "{text}");
+        assert!(text.contains("provider             -\n"), "{text}");
         let unknown = describe(&document(&logged(RequestRow { cost: None, ..row(0) })));
-        assert!(unknown.contains("cost_usd            - (the price is not known)\n"), "{unknown}");
+        assert!(unknown.contains("cost usd             - (the price is not known)\n"), "{unknown}");
     }
 }

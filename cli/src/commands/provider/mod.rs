@@ -15,7 +15,7 @@ use storage::AuditAction;
 
 use crate::app::App;
 use crate::failure::{Exit, Failure};
-use crate::format::{Column, Columns};
+use crate::format::{Column, Columns, fields, lines};
 pub(crate) use edit::read as read_document;
 pub(crate) use edit::replace;
 use edit::{Override, edit, override_names, remove_override, set_override};
@@ -209,25 +209,13 @@ fn show(app: &App, name: &str) -> Result<(), Failure> {
     document["passed_headers"] = passed.map(ToString::to_string).collect::<Vec<_>>().into();
     document["variables"] = json!(provider.env);
     document["prices"] = json!(provider.prices);
-    app.output.data(&document, || describe(&document));
+    app.output.data(&document, || {
+        let variables = provider.env.iter().map(|(name, value)| format!("{name}={value}"));
+        let mut shown = document.clone();
+        shown["variables"] = variables.collect::<Vec<_>>().into();
+        lines(&fields(&shown))
+    });
     Ok(())
-}
-
-fn describe(document: &Value) -> String {
-    let shown = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
-        Value::Object(map) => {
-            let pairs =
-                map.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
-            pairs.collect::<Vec<_>>().join(" ")
-        }
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-    };
-    let fields = document.as_object().into_iter().flatten();
-    let lines = fields.map(|(name, value)| format!("{name:<21}  {}", shown(value)));
-    lines.map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 /// What of a provider a command may change.

@@ -13,7 +13,12 @@ use crate::failure::{Exit, Failure};
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// The number of the event
+    #[arg(value_parser = number)]
     event: i64,
+}
+
+fn number(text: &str) -> Result<i64, &'static str> {
+    text.parse().map_err(|_| "an event is a number; `tokfence risk status` shows those of the last ones")
 }
 
 impl Explain {

@@ -304,7 +304,7 @@ impl Changed {
         for spot in &self.spots {
             let entry = vault.entry(&spot.provider, EntryKind::Inference);
             let entry = entry
-                .ok_or_else(|| unsafe_now(format!("the vault has no key of {} any more", spot.provider)))?;
+                .ok_or_else(|| unsafe_now(format!("the vault holds no key of {} any more", spot.provider)))?;
             let between = spot.start.saturating_sub(content.len());
             content.extend_from_slice(current.get(at..at + between).unwrap_or_default());
             content.extend_from_slice(entry.secret().expose().as_bytes());

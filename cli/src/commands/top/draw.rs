@@ -6,11 +6,10 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Clear, Paragraph, Wrap};
-use serde_json::Value;
 
 use super::rows::{Pane, Row, Tone};
 use super::view::{Mode, View};
-use crate::format::{Column, local_clock, local_time, plain, rough, short, usd};
+use crate::format::{Column, fields, lines, local_clock, plain, rough, short, usd};
 
 /// Below this nothing can be read.
 const WIDTH_MIN: u16 = 80;
@@ -83,7 +82,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, looks: Looks) {
         Mode::Help => page(frame, body, "help", Text::raw(HELP), looks),
         Mode::Detail => {
             let rows = view.rows(view.pane);
-            let detail = rows.get(view.chosen(view.pane, &rows)).map(|row| fields(&row.detail));
+            let detail = rows.get(view.chosen(view.pane, &rows)).map(|row| lines(&fields(&row.detail)));
             let text = detail.unwrap_or_else(|| "it is gone".to_owned());
             page(frame, body, view.pane.title(), Text::raw(text), looks);
         }
@@ -265,30 +264,4 @@ fn page(frame: &mut Frame<'_>, area: Rect, title: &str, text: Text<'_>, looks: L
     let [head, body] = Layout::vertical([Constraint::Length(2), Constraint::Min(0)]).areas(area);
     frame.render_widget(Line::styled(title.to_owned(), looks.title(true)), head);
     frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), body);
-}
-
-/// A document field by field.
-fn fields(document: &Value) -> String {
-    let fields = document.as_object().into_iter().flatten().map(|(name, value)| {
-        let shown = match value {
-            Value::Null => "-".to_owned(),
-            Value::String(text) if name.ends_with("_at") || matches!(name.as_str(), "at" | "since") => {
-                let at = text.parse::<jiff::Timestamp>();
-                at.map_or_else(|_| text.clone(), |at| local_time(at.as_microsecond()))
-            }
-            Value::String(text) => text.clone(),
-            // An amount.
-            Value::Object(one) => one
-                .iter()
-                .map(|(unit, number)| match number.as_str() {
-                    Some(text) => format!("{text} {unit}"),
-                    None => format!("{number} {unit}"),
-                })
-                .collect::<Vec<_>>()
-                .join(", "),
-            other => other.to_string(),
-        };
-        format!("{:<16} {}", name.replace('_', " "), plain(&shown))
-    });
-    fields.collect::<Vec<_>>().join("\n")
 }

@@ -166,12 +166,12 @@ fn a_row_is_opened_with_all_that_is_known() {
     view.mode = Mode::Detail;
     let shown = lines(&view);
     for text in
-        ["capability       abcdefgh", "response bytes   4096", "is streaming     true", "any key leads back"]
+        ["capability      abcdefgh", "response bytes  4096", "is streaming    true", "any key leads back"]
     {
         check_shows(&shown, text);
     }
     view.pane = Pane::Budgets;
-    check_shows(&lines(&view), "limit            10.000000 usd");
+    check_shows(&lines(&view), "10.000000 usd");
     view.mode = Mode::Help;
     check_shows(&lines(&view), "unkill");
 }

@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 use crate::app::App;
 use crate::commands::start::leave_ignored_variables;
 use crate::failure::{Exit, Failure};
+use crate::format::plain;
 use crate::unlock;
 use check::Checker;
 use report::Report;
@@ -142,7 +143,7 @@ impl Watch {
     fn settings(&self, app: &App, config: &Config) -> Result<Settings, Failure> {
         let typed = self.usage_endpoint.iter().map(|text| {
             let (name, url) = text.split_once('=').ok_or_else(|| {
-                Failure::usage(format!("`{}` is not P=URL", text.escape_debug()))
+                Failure::usage(format!("`{}` is not P=URL", plain(text)))
                     .with_hint("--usage-endpoint groq=https://usage.example.com/groq")
             })?;
             let provider = app.provider(config, name)?;

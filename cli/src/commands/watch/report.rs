@@ -9,7 +9,7 @@ use super::Settings;
 use super::pages::Fault;
 use super::source::Told;
 use crate::commands::stop::timestamp;
-use crate::format::{local_time, usd};
+use crate::format::{local_time, plain, usd};
 
 /// One look at every provider.
 #[derive(Debug)]
@@ -245,7 +245,7 @@ fn finding_document(found: &RaisedFinding) -> Value {
 fn finding_text(found: &RaisedFinding) -> String {
     let finding = &found.finding;
     let news = if found.is_told { "known" } else { "NEW" };
-    let model = finding.model.as_deref().map(|model| format!(" {}", model.escape_debug()));
+    let model = finding.model.as_deref().map(|model| format!(" {}", plain(model)));
     format!(
         "  {news}  finding {}, {}{}: {} (from {} to {}: {} reported, {} in the log)",
         found.seq,
