@@ -52,6 +52,7 @@ mod prompts;
 mod spinner;
 mod lists;
 mod top;
+mod transcripts;
 mod widget;
 mod cli_faults;
 mod demo;

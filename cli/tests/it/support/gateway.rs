@@ -183,6 +183,7 @@ impl Home {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path())
+            .env("TZ", "UTC")
             .env("TOKFENCE_HOME", self.path())
             .env("TOKFENCE_TEST_KDF", "1")
             .env("TOKFENCE_VAULT_BACKEND", "file")
