@@ -13,6 +13,7 @@ mod failure;
 mod defect;
 mod output;
 mod spinner;
+mod columns;
 mod format;
 mod prompt;
 mod unlock;

@@ -9,8 +9,9 @@ use serde_json::json;
 use storage::{BudgetSet, BudgetStatus};
 
 use crate::app::{App, now_us};
+use crate::columns::{Column, Columns};
 use crate::failure::{Exit, Failure};
-use crate::format::{Column, Columns, local_time, percent};
+use crate::format::{local_time, percent};
 
 const SET_HINT: &str = "tokfence budget set openai 10 daily · agent:ci 2.50 weekly · global '2M tokens' 5h";
 

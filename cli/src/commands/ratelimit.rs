@@ -8,8 +8,9 @@ use policy::{RateLimit, Subject};
 use serde_json::{Value, json};
 
 use crate::app::{App, now_us};
+use crate::columns::{Column, Columns};
 use crate::failure::{Exit, Failure, from_reply};
-use crate::format::{Column, Columns, plain};
+use crate::format::plain;
 
 const COLUMNS: [Column; 4] = [
     Column::Left("subject"),

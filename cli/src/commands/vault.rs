@@ -10,9 +10,10 @@ use storage::{AuditAction, Store};
 use vault::{Entry, EntryKind, NewEntry, NewSlot, OnConflict, Secret};
 
 use crate::app::{App, now_us};
+use crate::columns::{Column, Columns};
 use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
-use crate::format::{Column, Columns, field};
+use crate::format::field;
 use crate::prompt;
 use crate::unlock;
 

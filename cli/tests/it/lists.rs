@@ -1,5 +1,5 @@
-//! What lists look like at a terminal of eighty columns: what can be spared is left out before a line is broken. A line of the
-//! log is longer by itself, and the paths and values that others hold are not cut.
+//! What lists look like at a terminal of eighty columns: what can be spared is left out before a line is broken. The paths and
+//! values that others hold are not cut.
 
 use policy::{DecoyShape, decoy};
 use rexpect::session::spawn_command;
@@ -37,12 +37,16 @@ fn no_line_of_a_list_is_longer_than_the_terminal() {
     std::fs::write(gateway.home.file(".zshrc"), format!("export OPENAI_API_KEY={key}\n")).unwrap();
     let script = gateway.mock.plays(json(ANSWER));
     gateway.ask(Request::post("/openai/v1/chat/completions", BODY).script(&script)).expect(200);
+    gateway.run(["revoke", "anthropic"]).expect(0);
+    gateway.ask(Request::post("/anthropic/v1/messages", BODY)).expect_refusal(403, "provider_revoked");
+    gateway.rest();
     for (args, header) in [
         (&["agent", "list"][..], "AGENT"),
         (&["agent", "show", "coder-with-a-longish-name"], "ID"),
         (&["audit"], "ROW"),
         (&["budget", "status"], "BUDGET"),
         (&["canary", "list"], "CANARY"),
+        (&["log"], "REMARK"),
         (&["pricing", "list"], "PROVIDER"),
         (&["provider", "list"], "NAME"),
         (&["ratelimit", "status"], "SUBJECT"),

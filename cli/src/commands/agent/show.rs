@@ -7,10 +7,11 @@ use storage::{CapabilityFilter, CapabilitySummary, Store};
 
 use super::{find_agent, parse_agent};
 use crate::app::{App, now_us};
+use crate::columns::{Column, Columns};
 use crate::commands::ratelimit::limit_document;
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns, field, local_time, plain};
+use crate::format::{field, local_time, plain};
 
 const AGENTS: [Column; 6] = [
     Column::Left("agent"),

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use storage::{Actor, AuditAction, AuditFilter, AuditHead, AuditRow, Store};
 
 use crate::app::{App, now_us};
+use crate::columns::{Column, Columns};
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns, local_time, parse_instant, plain};
+use crate::format::{local_time, parse_instant, plain};
 use verify::{Accept, Verify};
 
 const COLUMNS: [Column; 6] = [

@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use storage::CanarySummary;
 
 use crate::app::App;
+use crate::columns::{Column, Columns};
 use crate::commands::agent::end_dead_runs;
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns, local_time, plain};
+use crate::format::{local_time, plain};
 
 const COLUMNS: [Column; 7] = [
     Column::Left("canary"),

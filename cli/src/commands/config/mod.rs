@@ -9,9 +9,9 @@ use gateway::config::{Config as Meaning, ConfigError, Fault};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::columns::{Column, Columns};
 use crate::commands::provider::read_document;
 use crate::failure::{Exit, Failure};
-use crate::format::{Column, Columns};
 use settings::{Setting, settings};
 
 const COLUMNS: [Column; 3] = [Column::Left("key"), Column::Left("value"), Column::SpareLeft("from")];

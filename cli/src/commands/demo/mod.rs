@@ -19,9 +19,10 @@ use storage::LogFilter;
 use vault::{Entry, EntryKind, KdfCost, NewEntry, NewSlot, Secret, Vault};
 
 use crate::app::{App, now_us};
+use crate::columns::{Column, Columns};
 use crate::commands::agent::{Grant, mint, random_bytes};
 use crate::failure::{Exit, Failure};
-use crate::format::{Column, Columns, hex};
+use crate::format::hex;
 use crate::output::Output;
 
 use agent::{Answer, Call};

@@ -13,9 +13,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use storage::{LogFilter, LogOrder, LoggedRequest, Outcome, StatusFilter, Store};
 
 use crate::app::{App, now_us};
+use crate::columns::{Columns, terminal_width};
 use crate::commands::agent::parse_agent;
 use crate::failure::{Failure, chain};
-use crate::format::{Columns, parse_instant, terminal_width};
+use crate::format::parse_instant;
 use crate::output::Output;
 #[cfg(test)]
 pub(super) use row::tests as rows_for_tests;
@@ -211,8 +212,8 @@ impl Printer {
         let chars = id_chars(requests);
         let rows: Vec<_> = requests.iter().map(|request| cells(request, chars)).collect();
         self.columns.fit(&rows);
+        self.columns.narrow(terminal_width());
         if !self.has_header && !rows.is_empty() && !self.output.is_json {
-            self.columns.narrow(terminal_width());
             self.output.line(&Value::Null, || self.columns.header());
             self.has_header = true;
         }

@@ -4,24 +4,25 @@ use policy::Basis;
 use serde_json::{Value, json};
 use storage::{LoggedRequest, Outcome, RequestRow};
 
+use crate::columns::Column;
 use crate::commands::stop::timestamp;
-use crate::format::{Column, fields, lines, local_time, millis, percent, span, span_or_dash, usd};
+use crate::format::{fields, lines, local_time, millis, percent, span, span_or_dash, usd};
 
 /// The columns of a line.
 pub(super) const COLUMNS: [Column; 13] = [
-    Column::Left("time"),
+    Column::Time("time"),
     Column::Left("id"),
-    Column::Left("agent"),
+    Column::Long("agent"),
     Column::SpareLeft("provider"),
-    Column::Left("model"),
+    Column::Long("model"),
     Column::Right("status"),
-    Column::Right("in"),
+    Column::LateRight("in"),
     Column::SpareRight("cached"),
-    Column::Right("out"),
+    Column::LateRight("out"),
     Column::Right("cost"),
     Column::SpareRight("took"),
     Column::SpareRight("ttft"),
-    Column::Left("remark"),
+    Column::Long("remark"),
 ];
 
 /// The characters of an id that are its time, in milliseconds.

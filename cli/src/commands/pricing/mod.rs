@@ -14,8 +14,8 @@ use policy::{Part, Price, PriceTable};
 use serde_json::json;
 
 use crate::app::{App, now_us};
+use crate::columns::{Column, Columns};
 use crate::failure::Failure;
-use crate::format::{Column, Columns};
 use show::{price_document, short};
 
 #[derive(Debug, Subcommand)]

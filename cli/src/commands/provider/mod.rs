@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use storage::AuditAction;
 
 use crate::app::App;
+use crate::columns::{Column, Columns};
 use crate::failure::{Exit, Failure};
-use crate::format::{Column, Columns, fields, lines};
+use crate::format::{fields, lines};
 pub(crate) use edit::read as read_document;
 pub(crate) use edit::replace;
 use edit::{Override, edit, override_names, remove_override, set_override};

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use storage::{LogText, RiskEvent, Store};
 
 use crate::app::{App, now_us};
+use crate::columns::{Column, Columns};
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns, local_time};
+use crate::format::local_time;
 
 /// Events that are shown beside the states.
 const RECENT: u32 = 20;

@@ -15,9 +15,9 @@ use storage::Store;
 use vault::Vault;
 
 use crate::app::App;
+use crate::columns::{Column, Columns};
 use crate::commands::agent::parse_ttl;
 use crate::failure::{Exit, Failure};
-use crate::format::{Column, Columns};
 use crate::unlock;
 use find::Finder;
 use places::Findings;

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use crate::agents::{self, KNOWN, KnownAgent, Wiring};
 use crate::app::{App, now_us};
+use crate::columns::{Column, Columns};
 use crate::commands::agent::{parse_agent, parse_ttl};
 use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
-use crate::format::{Column, Columns};
 use plan::{Plan, Token};
 use record::Record;
 

@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use storage::{Stats as Sums, StatsBy, StatsGroup, StatsQuery, StatsRow, Store};
 
 use crate::app::{App, now_us};
+use crate::columns::{Column, Columns};
 use crate::commands::agent::parse_agent;
 use crate::commands::log::{READING, provider_in_log};
 use crate::commands::stop::timestamp;
 use crate::failure::Failure;
-use crate::format::{Column, Columns, millis, parse_instant, percent, span_or_dash, usd};
+use crate::format::{millis, parse_instant, percent, span_or_dash, usd};
 
 #[derive(Debug, Args)]
 pub(crate) struct Stats {

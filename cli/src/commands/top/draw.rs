@@ -9,7 +9,8 @@ use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::rows::{Pane, Row, Tone};
 use super::view::{Mode, View};
-use crate::format::{Column, fields, lines, local_clock, plain, rough, short, usd};
+use crate::columns::Column;
+use crate::format::{fields, lines, local_clock, plain, rough, short, usd};
 
 /// Below this nothing can be read.
 const WIDTH_MIN: u16 = 80;

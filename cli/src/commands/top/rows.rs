@@ -7,7 +7,8 @@ use policy::TimestampUs;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::format::{Column, bar, local_clock, percent, plain, rough, short, usd};
+use crate::columns::Column;
+use crate::format::{bar, local_clock, percent, plain, rough, short, usd};
 
 /// The cells of a budget's bar.
 const BAR: usize = 12;
