@@ -35,8 +35,11 @@ const CHANGING: &[(&str, &str)] = &[
     (r"\b\d+(\.\d+)?(µs|ms|s)\b", "[SPAN]"),
     (r#"([_ ]ms"?:? +)[\d.]+"#, "$1[SPAN]"),
     // What the machine has.
-    (r#"not used: the system keyring cannot be used: [^"\n]*"#, "not used: [WHY]"),
-    (r"\d+ in /etc/[\w./-]+", "[COUNT] in [FILE]"),
+    (r"(?m)^\w+ +(keyring|certificates) .*$", "[STATUS] $1 [FOUND]"),
+    (
+        r#""name": "(keyring|certificates)",\s+"status": .*,\s+"message": .*,\s+"hint": .*"#,
+        r#""name": "$1", "status": [STATUS], "message": [FOUND], "hint": [HINT]"#,
+    ),
     (env!("CARGO_PKG_VERSION"), "[VERSION]"),
 ];
 
@@ -63,7 +66,9 @@ impl<'a> Transcript<'a> {
 
     /// Runs a command that is given something on its standard input.
     fn run_with(&mut self, command: &str, input: &str) -> &mut Self {
-        let output = self.home.command(words(command)).input(input).run();
+        // Which agents are installed is the machine's.
+        let command_line = self.home.command(words(command)).env("PATH", self.home.path());
+        let output = command_line.input(input).run();
         self.write(command, &output);
         self
     }
