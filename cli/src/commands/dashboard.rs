@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use gateway::control::{Command, LoginLink, Reply};
+use gateway::overview::form::timestamp;
 use serde_json::json;
 
 use crate::app::App;
-use crate::commands::stop::timestamp;
 use crate::failure::{Failure, from_reply};
 
 /// What opens a link in the user's browser.

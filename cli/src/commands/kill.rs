@@ -5,12 +5,12 @@
 
 use clap::Args;
 use gateway::control::{Command, DaemonStatus, Revoked};
+use gateway::overview::form::timestamp;
 use policy::{ProviderId, Revocation};
 use serde_json::{Value, json};
 use storage::Store;
 
 use crate::app::{App, now_us};
-use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 use crate::format::{local_time, plain};
 

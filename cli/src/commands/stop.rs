@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use gateway::control::{Command, DaemonStatus, Reply, RiskStatus};
-pub(crate) use gateway::overview::form::timestamp;
+use gateway::overview::form::timestamp;
 use serde_json::{Value, json};
 use storage::AuditAction;
 

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use gateway::catalogue::{AuthStyle, Provider};
 use gateway::config::Config;
+use gateway::overview::form::timestamp;
 use serde_json::{Value, json};
 use storage::{AuditAction, Store};
 use vault::{Entry, EntryKind, NewEntry, NewSlot, OnConflict, Secret};
 
 use crate::app::{App, now_us};
 use crate::columns::{Column, Columns};
-use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
 use crate::format::field;
 use crate::prompt;

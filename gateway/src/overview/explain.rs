@@ -25,7 +25,8 @@ impl Explanation {
 fn facts(rules: &Rules, event: &RiskEvent) -> Vec<(&'static str, String)> {
     let seen = &event.seen;
     let mut facts = vec![
-        ("event", format!("{}, at {}", event.seq, timestamp(seen.at))),
+        ("event", event.seq.to_string()),
+        ("at", timestamp(seen.at)),
         ("signal", format!("{}: {}", seen.signal, seen.signal.reason())),
         ("who", who(rules, &seen.subject)),
     ];

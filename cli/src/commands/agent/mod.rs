@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use gateway::config::parse_duration;
+use gateway::overview::form::timestamp;
 use policy::{AgentName, Allowance, Method, MintedToken, ModelGlob, RateLimit, RouteClass, Scope};
 use serde_json::json;
 use storage::{NewCapability, Store};
 
 use crate::app::{App, closest, now_us};
-use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
 use crate::format::{local_time, plain};
 use revoke::{Restore, Revoke, Rotate};

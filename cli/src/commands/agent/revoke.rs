@@ -1,13 +1,13 @@
 //! `agent revoke`, `restore` and `rotate`: what was given is taken back, given back, or given anew.
 
 use clap::Args;
+use gateway::overview::form::timestamp;
 use policy::{AgentName, Capability, CapabilityId, MintedToken, Rules};
 use serde_json::json;
 use storage::{CapabilityFilter, Store};
 
 use super::{find_agent, random_bytes, refuse_token};
 use crate::app::{App, now_us};
-use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
 
 #[derive(Debug, Args)]

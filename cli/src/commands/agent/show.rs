@@ -1,6 +1,7 @@
 //! `agent list` and `agent show`: who may ask, and for what.
 
 use gateway::DEAD_RUN;
+use gateway::overview::form::timestamp;
 use policy::{Capability, Denial, DenialCode, ModelGlob, Revocation, Rules, Subject};
 use serde_json::{Value, json};
 use storage::{CapabilityFilter, CapabilitySummary, Store};
@@ -9,7 +10,6 @@ use super::{find_agent, parse_agent};
 use crate::app::{App, now_us};
 use crate::columns::{Column, Columns};
 use crate::commands::ratelimit::limit_document;
-use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 use crate::format::{field, local_time, plain};
 

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use gateway::overview::form::timestamp;
 use serde_json::{Value, json};
 use storage::{Actor, AuditAction, AuditFilter, AuditHead, AuditRow, Store};
 
 use crate::app::{App, now_us};
 use crate::columns::{Column, Columns};
-use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 use crate::format::{local_time, parse_instant, plain};
 use verify::{Accept, Verify};

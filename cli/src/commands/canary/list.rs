@@ -1,5 +1,6 @@
 //! `canary list`: what is planted, for whom and where; never the values.
 
+use gateway::overview::form::timestamp;
 use policy::{DecoyShape, Holder, TimestampUs};
 use serde_json::{Value, json};
 use storage::CanarySummary;
@@ -7,7 +8,6 @@ use storage::CanarySummary;
 use crate::app::App;
 use crate::columns::{Column, Columns};
 use crate::commands::agent::end_dead_runs;
-use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 use crate::format::{local_time, plain};
 

@@ -1,11 +1,11 @@
 //! One request of the log: as a document, as a line, and in full.
 
+use gateway::overview::form::timestamp;
 use policy::Basis;
 use serde_json::{Value, json};
 use storage::{LoggedRequest, Outcome, RequestRow};
 
 use crate::columns::Column;
-use crate::commands::stop::timestamp;
 use crate::format::{fields, lines, local_time, millis, percent, span, span_or_dash, usd};
 
 /// The columns of a line.

@@ -9,6 +9,7 @@ use storage::RiskEvent;
 use super::{event_document, state_document};
 use crate::app::{App, now_us};
 use crate::failure::{Exit, Failure};
+use crate::format::{field, lines};
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
@@ -43,6 +44,7 @@ impl Explain {
 
 fn describe(rules: &Rules, event: &RiskEvent, now: TimestampUs) -> Vec<String> {
     let Explanation { facts, consequences } = Explanation::of(rules, event, now);
-    let facts = facts.into_iter().map(|(name, text)| format!("{name:<10} {text}"));
-    facts.chain([String::new()]).chain(consequences).collect()
+    let shown = |(name, text): (&str, String)| (name.to_owned(), field(name, &text.into()));
+    let facts: Vec<(String, String)> = facts.into_iter().map(shown).collect();
+    [lines(&facts), String::new()].into_iter().chain(consequences).collect()
 }

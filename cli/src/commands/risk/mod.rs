@@ -7,13 +7,13 @@ mod replay;
 use clap::{Args, Subcommand};
 use gateway::overview::explain::change;
 pub(super) use gateway::overview::explain::who;
+use gateway::overview::form::timestamp;
 use policy::{AgentName, Capability, CapabilityId, ProviderId, Risk as Known, RouteClass, Rules, Subject};
 use serde_json::{Value, json};
 use storage::{LogText, RiskEvent, Store};
 
 use crate::app::{App, now_us};
 use crate::columns::{Column, Columns};
-use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 use crate::format::local_time;
 

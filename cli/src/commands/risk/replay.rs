@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use gateway::overview::form::timestamp;
 use policy::{
     CapabilityId, Evidence, Method, Risk, RiskState, RiskVerdict, RouteClass, Rules, Signal, SignalAction,
     Signals, Subject, TimestampUs, YELLOW_US,
@@ -13,7 +14,6 @@ use storage::{RiskEvent, Store};
 use super::{family, who};
 use crate::app::{App, now_us};
 use crate::commands::log::READING;
-use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 use crate::format::{local_time, parse_instant};
 

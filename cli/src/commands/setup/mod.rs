@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use gateway::catalogue::{AuthStyle, Provider};
 use gateway::config::Config;
+use gateway::overview::form::timestamp;
 use policy::AgentName;
 use serde_json::{Value, json};
 
@@ -17,8 +18,8 @@ use crate::agents::{self, KNOWN, KnownAgent, Wiring};
 use crate::app::{App, now_us};
 use crate::columns::{Column, Columns};
 use crate::commands::agent::{parse_agent, parse_ttl};
-use crate::commands::stop::timestamp;
 use crate::failure::{Exit, Failure};
+use crate::format::local_time;
 use plan::{Plan, Token};
 use record::Record;
 
@@ -182,7 +183,7 @@ impl Setup {
 
     /// What a person should know beside what was done.
     fn tell(&self, app: &App, job: &Job<'_>, token: &Token, is_done: bool) {
-        let end = token.expires_at.map_or("never".to_owned(), timestamp);
+        let end = token.expires_at.map_or("never".to_owned(), local_time);
         let is_printed = self.print || job.known.program.is_none() || !is_done;
         let place = match (is_printed, token.is_new) {
             (true, true) => "what was printed holds a new capability, which is nowhere else",

@@ -5,6 +5,7 @@ mod csv;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use gateway::overview::form::timestamp;
 use jiff::tz::TimeZone;
 use policy::{NanoUsd, Period as Calendar, TimestampUs};
 use serde_json::{Value, json};
@@ -14,7 +15,6 @@ use crate::app::{App, now_us};
 use crate::columns::{Column, Columns};
 use crate::commands::agent::parse_agent;
 use crate::commands::log::{READING, provider_in_log};
-use crate::commands::stop::timestamp;
 use crate::failure::Failure;
 use crate::format::{millis, parse_instant, percent, span_or_dash, usd};
 

@@ -1,5 +1,6 @@
 //! What a look found, as people and programs read it.
 
+use gateway::overview::form::timestamp;
 use policy::reconcile::{Amounts, Log, Series, SeriesKind, Span};
 use policy::{NanoUsd, ProviderId, TimestampUs};
 use serde_json::{Value, json};
@@ -8,7 +9,6 @@ use storage::RaisedFinding;
 use super::Settings;
 use super::pages::Fault;
 use super::source::Told;
-use crate::commands::stop::timestamp;
 use crate::format::{local_time, plain, usd};
 
 /// One look at every provider.
