@@ -16,6 +16,7 @@ use crate::commands::provider::{each_once, reach, upstream};
 use crate::commands::scan::InFiles;
 use crate::commands::vault::is_key_variable;
 use crate::failure::{Exit, Failure};
+use crate::format::local_time;
 
 /// Where systems keep the certificates they trust, as one file.
 pub(super) const CERTIFICATES: [&str; 7] = [
@@ -100,10 +101,7 @@ pub(super) fn clock(built_after: &str, now_us: TimestampUs, seen: Option<Timesta
     match seen.filter(|seen| *seen > now_us + CLOCK_LAG_US) {
         None => Check::ok("clock", format!("{now}, UTC")),
         Some(seen) => {
-            let message = format!(
-                "it was once at {}; budgets and lifetimes go by that",
-                crate::format::local_time(seen)
-            );
+            let message = format!("it was once at {}; budgets and lifetimes go by that", local_time(seen));
             Check::warn("clock", message)
                 .with_hint("if it is right now: tokfence stop, then tokfence doctor --accept-clock")
         }

@@ -171,7 +171,7 @@ fn a_row_is_opened_with_all_that_is_known() {
         check_shows(&shown, text);
     }
     view.pane = Pane::Budgets;
-    check_shows(&lines(&view), "10.000000 usd");
+    check_shows(&lines(&view), "limit      10.000000 usd");
     view.mode = Mode::Help;
     check_shows(&lines(&view), "unkill");
 }

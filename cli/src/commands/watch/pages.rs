@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use vault::Secret;
 
+use crate::format::plain;
 use policy::{InvalidAmount, NanoUsd};
 
 /// How long a page may take, name and connection and answer together.
@@ -169,7 +170,7 @@ pub(super) fn amount(raw: &RawValue, shift: i32) -> Result<NanoUsd, Fault> {
     let text = raw.get();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     NanoUsd::from_decimal(text, shift)
-        .map_err(|error: InvalidAmount| Fault::not_understood(&error.to_string().escape_debug().to_string()))
+        .map_err(|error: InvalidAmount| Fault::not_understood(&plain(&error.to_string())))
 }
 
 #[cfg(test)]
