@@ -3,12 +3,23 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::num::NonZero;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use rexpect::process::{PtyProcess, WaitStatus};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use super::{Home, PATIENCE, eventually};
+
+/// The same command once its terminal has a size: a size that comes later is an event of its own for the program.
+fn after_sizing(command: &Command, columns: u16, rows: u16) -> Command {
+    let mut sized = Command::new("/bin/sh");
+    let script = format!("/bin/stty columns {columns} rows {rows}; exec \"$@\"");
+    sized.args(["-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
+    let env = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    sized.env_clear().envs(env);
+    sized
+}
 
 /// The program at a terminal of its own, as a person sees it.
 pub(crate) struct Terminal {
@@ -28,8 +39,7 @@ impl Terminal {
         for (name, value) in env {
             command = command.env(name, value);
         }
-        let command = std::mem::replace(command.inner(), std::process::Command::new("true"));
-        let mut process = PtyProcess::new(command).unwrap();
+        let mut process = PtyProcess::new(after_sizing(command.inner(), columns, rows)).unwrap();
         process.set_kill_timeout(Some(5_000));
         let line = process.get_file_handle().unwrap();
         let screen = Arc::new(Mutex::new(vt100::Parser::new(
@@ -45,9 +55,7 @@ impl Terminal {
                 shown.lock().unwrap().process(&part[..count]);
             }
         });
-        let terminal = Self { process, screen, line };
-        terminal.resize(columns, rows);
-        terminal
+        Self { process, screen, line }
     }
 
     pub(crate) fn resize(&self, columns: u16, rows: u16) {

@@ -128,7 +128,7 @@ async function explain(event) {
   try {
     const { facts, consequences } = await server.get(`risk/${event}`);
     const list = el("dl");
-    for (const [name, text] of facts) list.append(el("dt", "", name), el("dd", "", text));
+    for (const [name, text] of facts) list.append(el("dt", "", name), el("dd", "", name === "at" ? instant(text) : text));
     setText(byId("explain-title"), `Event ${event}`);
     byId("explain-text").replaceChildren(list, ...consequences.map((text) => el("p", "", text)));
     byId("explain").showModal();
