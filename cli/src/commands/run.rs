@@ -93,8 +93,9 @@ impl Run {
             let _ = lock.release();
         }
         let told = revoked.and_then(|_| app.tell_daemon());
-        report(app, token.id, begin);
+        // What could not be started has asked for nothing.
         let code = outcome?;
+        report(app, token.id, begin);
         told?;
         Ok(code)
     }

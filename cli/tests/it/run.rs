@@ -74,7 +74,8 @@ fn the_exit_code_of_a_child_is_passed_on() {
         let output = gateway().run(["run", "--agent", "exits", "--", "sh", "-c", script]);
         assert_eq!(output.code, Some(code), "{script}: {}", output.stderr);
     }
-    gateway().run(["--json", "run", "--agent", "x", "--", "no-such-program-anywhere"]).expect(1);
+    let unknown = gateway().run(["run", "--agent", "x", "--", "no-such-program-anywhere"]).expect(1);
+    assert!(unknown.stderr.starts_with("error: cannot run `no-such-program-anywhere`"), "{}", unknown.stderr);
 }
 
 #[test]

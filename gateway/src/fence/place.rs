@@ -4,10 +4,6 @@
 //! say of their own position: providers number the choices, blocks, items and tool calls of a stream, and send the
 //! pieces of several by turns.
 
-/// The keys by which objects tell their position.
-const POSITIONS: [&[u8]; 5] = [b"index", b"output_index", b"content_index", b"summary_index", b"item_id"];
-/// What providers repeat of a request in their answer: no words of the model's.
-const ECHOES: [&[u8]; 4] = [b"instructions", b"tools", b"metadata", b"prompt"];
 /// Objects of one event whose positions are remembered.
 const OBJECTS_MAX: usize = 16;
 
@@ -54,12 +50,12 @@ impl Place {
 
     /// The place of the member `key` of the object here.
     pub(super) fn member(self, key: &[u8], positions: &Positions) -> Self {
-        if POSITIONS.contains(&key) {
+        if tells_position(key) {
             return Self { hash: self.hash, kind: Kind::Position };
         }
         let kind = match self.kind {
             Kind::Top if key == b"response" => Kind::Top,
-            Kind::Top if ECHOES.contains(&key) => Kind::Echo,
+            Kind::Top if is_echo(key) => Kind::Echo,
             Kind::Echo => Kind::Echo,
             _ => Kind::Value,
         };
@@ -95,17 +91,25 @@ impl Positions {
     }
 }
 
-/// FNV-1a; places are told apart, nobody is kept from making two of them alike.
+/// The keys by which objects tell their position.
+fn tells_position(key: &[u8]) -> bool {
+    matches!(key, b"index" | b"output_index" | b"content_index" | b"summary_index" | b"item_id")
+}
+
+/// What providers repeat of a request in their answer: no words of the model's.
+fn is_echo(key: &[u8]) -> bool {
+    matches!(key, b"instructions" | b"tools" | b"metadata" | b"prompt")
+}
+
+/// Places are told apart; nobody is kept from making two of them alike.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| mix_byte(hash, *byte))
+    let (words, rest) = bytes.as_chunks();
+    let rest = rest.iter().fold(bytes.len() as u64, |word, byte| word << 8 | u64::from(*byte));
+    words.iter().fold(mix(0, rest), |hash, word| mix(hash, u64::from_le_bytes(*word)))
 }
 
 fn mix(hash: u64, with: u64) -> u64 {
     (hash ^ with).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-}
-
-fn mix_byte(hash: u64, byte: u8) -> u64 {
-    (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
 }
 
 #[cfg(test)]

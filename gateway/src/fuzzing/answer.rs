@@ -64,22 +64,30 @@ fn events_by_lines(stream: &[u8]) -> Vec<Vec<u8>> {
     events
 }
 
-/// The values of valid JSON are those that another parser reads, each at its place; no bytes at all make a fault.
+/// The values of valid JSON are those that another parser reads, each at its place; no bytes at all make a fault, and
+/// none mean something else where they are cut.
 pub fn json_leaves(data: &[u8]) {
     let (cuts, json) = cuts(data);
-    let mut seen = Seen::default();
-    let mut tokens = Tokens::new::<Seen>();
-    for chunk in chunks(cuts, json).chain([&b"\n"[..]]) {
-        seen.spelled_to = 0;
-        seen.chunk = chunk.len();
-        tokens.feed(chunk, &mut seen);
-    }
+    let leaves = leaves(chunks(cuts, json));
+    assert_eq!(leaves, self::leaves(json.chunks(1)));
     let mut expected = Vec::new();
     let mut parser = serde_json::Deserializer::from_slice(json);
     let parsed = Expected { leaves: &mut expected, place: Seen::ROOT, depth: 0 }.deserialize(&mut parser);
     if parsed.and_then(|()| parser.end()).is_ok() {
-        assert_eq!(seen.leaves, expected);
+        assert_eq!(leaves, expected);
     }
+}
+
+/// What the tokenizer tells of a text that comes in these pieces.
+fn leaves<'c>(pieces: impl Iterator<Item = &'c [u8]>) -> Vec<Leaf> {
+    let mut seen = Seen::default();
+    let mut tokens = Tokens::new::<Seen>();
+    for piece in pieces.chain([&b"\n"[..]]) {
+        seen.spelled_to = 0;
+        seen.chunk = piece.len();
+        tokens.feed(piece, &mut seen);
+    }
+    seen.leaves
 }
 
 /// A value and where it stands.

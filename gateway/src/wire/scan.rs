@@ -412,7 +412,7 @@ impl Seen {
 
 /// How many bytes go by before one that is not itself in a string: a quote, a backslash, a control character. Eight are
 /// looked at together; of the marks that this makes the lowest is right.
-fn ordinary(bytes: &[u8]) -> usize {
+pub(super) fn ordinary(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHEST: u64 = u64::from_ne_bytes([0x80; 8]);
     let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word & HIGHEST;

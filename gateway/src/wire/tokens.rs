@@ -88,6 +88,10 @@ enum State {
 }
 
 impl<'a> Text<'a> {
+    fn of(text: &'a [u8]) -> Self {
+        Self { length: text.len() as u64, beginning: &text[..text.len().min(TEXT_MAX)] }
+    }
+
     /// The text, if it is short enough to be known in full.
     pub(crate) fn whole(self) -> Option<&'a [u8]> {
         (u64::try_from(self.beginning.len()) == Ok(self.length)).then_some(self.beginning)
@@ -141,9 +145,12 @@ impl<P: Copy + PartialEq> Tokens<P> {
             match byte {
                 b' ' | b'\t' | b'\n' | b'\r' => {}
                 b'"' => {
-                    self.text_length = 0;
-                    self.state = State::String;
-                    break;
+                    let Some(end) = self.plain_string(bytes, at, leaves) else {
+                        self.text_length = 0;
+                        self.state = State::String;
+                        break;
+                    };
+                    at = end;
                 }
                 b'{' => self.open(Container::Object, leaves),
                 b'[' => self.open(Container::Array, leaves),
@@ -151,14 +158,55 @@ impl<P: Copy + PartialEq> Tokens<P> {
                 b':' => self.is_key_next = false,
                 b',' => self.after_value::<L>(),
                 byte => {
-                    self.text_length = 0;
-                    self.push(&[*byte]);
-                    self.state = State::Scalar;
-                    break;
+                    let Some(end) = self.plain_scalar(bytes, at - 1, leaves) else {
+                        self.text_length = 0;
+                        self.push(&[*byte]);
+                        self.state = State::Scalar;
+                        break;
+                    };
+                    at = end;
                 }
             }
         }
         at
+    }
+
+    /// Reads a string that is all there and has no escapes, from behind its first quote on, if it is one.
+    fn plain_string<L: Leaves<Place = P>>(
+        &mut self,
+        bytes: &[u8],
+        start: usize,
+        leaves: &mut L,
+    ) -> Option<usize> {
+        let end = start + super::scan::ordinary(&bytes[start..]);
+        let text = &bytes[start..end];
+        if bytes.get(end) != Some(&b'"') {
+            return None;
+        }
+        if self.is_key_next {
+            self.next = self.member(Text::of(text), leaves);
+        } else if self.next != L::NOWHERE {
+            if !text.is_empty() {
+                leaves.text(self.next, text);
+            }
+            leaves.string(self.next, Text::of(text));
+            leaves.spelled(self.next, start..end + 1, true);
+        }
+        Some(end + 1)
+    }
+
+    /// Reads a number or a word of which the end is there, if it is.
+    fn plain_scalar<L: Leaves<Place = P>>(
+        &self,
+        bytes: &[u8],
+        start: usize,
+        leaves: &mut L,
+    ) -> Option<usize> {
+        let end = start + bytes[start..].iter().position(ends_scalar)?;
+        if self.next != L::NOWHERE {
+            leaves.scalar(self.next, Text::of(&bytes[start..end]));
+        }
+        Some(end)
     }
 
     fn open<L: Leaves<Place = P>>(&mut self, container: Container, leaves: &mut L) {
@@ -241,19 +289,21 @@ impl<P: Copy + PartialEq> Tokens<P> {
 
     fn string_end<L: Leaves<Place = P>>(&mut self, leaves: &mut L) {
         if self.is_key_next {
-            let object = self.places[self.depth - 1];
-            let key = if object == L::NOWHERE { None } else { self.text().whole() };
-            self.next = key.map_or(L::NOWHERE, |key| leaves.member(object, key));
+            self.next = self.member(self.text(), leaves);
         } else if self.next != L::NOWHERE {
             leaves.string(self.next, self.text());
         }
     }
 
+    /// Where the value stands that this key leads to.
+    fn member<L: Leaves<Place = P>>(&self, key: Text<'_>, leaves: &L) -> P {
+        let object = self.places[self.depth - 1];
+        let key = if object == L::NOWHERE { None } else { key.whole() };
+        key.map_or(L::NOWHERE, |key| leaves.member(object, key))
+    }
+
     fn in_scalar<L: Leaves<Place = P>>(&mut self, bytes: &[u8], at: usize, leaves: &mut L) -> usize {
-        let ends = |b: &u8| {
-            matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b':' | b'"' | b'{' | b'[')
-        };
-        let end = bytes[at..].iter().position(ends).map_or(bytes.len(), |run| at + run);
+        let end = bytes[at..].iter().position(ends_scalar).map_or(bytes.len(), |run| at + run);
         self.push(&bytes[at..end]);
         if end < bytes.len() {
             self.state = State::Between;
@@ -321,4 +371,9 @@ impl<P: Copy + PartialEq> Tokens<P> {
         let kept = usize::try_from(self.text_length).unwrap_or(TEXT_MAX).min(TEXT_MAX);
         Text { length: self.text_length, beginning: &self.text[..kept] }
     }
+}
+
+/// Whether the byte is no part of a number or a word.
+fn ends_scalar(byte: &u8) -> bool {
+    matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b':' | b'"' | b'{' | b'[')
 }

@@ -114,23 +114,23 @@ impl Channel {
 
     /// Goes on byte by byte. Answers how many were looked at.
     fn walk(&mut self, list: &Watchlist, text: &[u8], on_hit: &mut impl FnMut(Hit)) -> usize {
-        let mut state = self.plain.state;
-        let mut length = text.len();
-        for (index, byte) in text.iter().enumerate() {
-            if Table::is_separator(*byte) {
-                continue;
-            }
+        let mut length = 0;
+        loop {
+            let (state, passed) = list.table.advance(self.plain.state, &text[length..]);
+            self.plain.state = state;
+            length += passed;
+            let Some(byte) = text.get(length) else { break };
             let next = list.table.next(state, *byte);
-            if list.table.is_special(next) {
-                if next == HALT {
-                    length = index;
-                    break;
-                }
-                report(list, next, View::Plain, self.seen + index as u64 + 1, on_hit);
+            if next == HALT {
+                break;
             }
-            state = next;
+            self.plain.state = next;
+            length += 1;
+            // What separates leads nowhere, not even to the same end once more.
+            if !Table::is_separator(*byte) {
+                report(list, next, View::Plain, self.seen + length as u64, on_hit);
+            }
         }
-        self.plain.state = state;
         self.seen += length as u64;
         length
     }

@@ -141,9 +141,35 @@ impl Table {
     }
 
     fn walk(&self, from: State, text: &[u8]) -> Option<State> {
-        text.iter().try_fold(from, |state, byte| {
-            Some(self.next(state, *byte)).filter(|state| !self.is_special(*state))
-        })
+        let (state, length) = self.advance(from, text);
+        (length == text.len()).then_some(state)
+    }
+
+    /// Where a text leads before a byte at which a pattern ends or that needs care, and how many bytes that are.
+    pub(super) fn advance(&self, from: State, text: &[u8]) -> (State, usize) {
+        let (mut state, mut length) = (from, 0);
+        // The compiler writes the eight steps out.
+        let (eights, _) = text.as_chunks::<8>();
+        'walk: for eight in eights {
+            let mut at = state;
+            for byte in eight {
+                at = self.next(at, *byte);
+                if self.is_special(at) {
+                    break 'walk;
+                }
+            }
+            state = at;
+            length += eight.len();
+        }
+        for byte in &text[length..] {
+            let next = self.next(state, *byte);
+            if self.is_special(next) {
+                break;
+            }
+            state = next;
+            length += 1;
+        }
+        (state, length)
     }
 
     /// Whether a byte leads back to the same row.
