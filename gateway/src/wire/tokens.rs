@@ -7,11 +7,16 @@
 
 use std::ops::Range;
 
+use super::scan::{ordinary, unescape_letter};
+
 /// Containers whose place is remembered; what is deeper is nowhere.
 const DEPTH_MAX: usize = 64;
 
 /// The longest key, model name or number that is told apart.
 const TEXT_MAX: usize = 128;
+
+/// So much of a text is looked at before anybody else is asked to.
+const TEXT_SHORT: usize = 32;
 
 /// What takes the values of a JSON text, each with the place it stands at.
 ///
@@ -178,9 +183,9 @@ impl<P: Copy + PartialEq> Tokens<P> {
         start: usize,
         leaves: &mut L,
     ) -> Option<usize> {
-        let end = start + super::scan::ordinary(&bytes[start..]);
+        let end = start + text_end(&bytes[start..])?;
         let text = &bytes[start..end];
-        if bytes.get(end) != Some(&b'"') {
+        if bytes[end] != b'"' {
             return None;
         }
         if self.is_key_next {
@@ -318,7 +323,7 @@ impl<P: Copy + PartialEq> Tokens<P> {
         self.state = State::String;
         match letter {
             b'u' => self.state = State::Unicode { digits: 0, unit: 0 },
-            _ => self.push_char(super::scan::unescape_letter(letter), leaves),
+            _ => self.push_char(unescape_letter(letter), leaves),
         }
     }
 
@@ -370,6 +375,16 @@ impl<P: Copy + PartialEq> Tokens<P> {
     fn text(&self) -> Text<'_> {
         let kept = usize::try_from(self.text_length).unwrap_or(TEXT_MAX).min(TEXT_MAX);
         Text { length: self.text_length, beginning: &self.text[..kept] }
+    }
+}
+
+/// Where a text ends, or something is to be looked at that may be its end. Most are short, and of those it costs more to
+/// call `memchr` than to look.
+fn text_end(bytes: &[u8]) -> Option<usize> {
+    let (near, far) = bytes.split_at(bytes.len().min(TEXT_SHORT));
+    match ordinary(near) {
+        TEXT_SHORT => memchr::memchr2(b'"', b'\\', far).map(|end| TEXT_SHORT + end),
+        end => (end < bytes.len()).then_some(end),
     }
 }
 
