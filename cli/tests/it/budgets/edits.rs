@@ -28,6 +28,7 @@ fn a_new_budget_counts_what_was_spent_before() {
     let gateway = gateway("rolling");
     let script = gateway.mock.plays(json(answer(10, 100)));
     (0..3).for_each(|_| drop(gateway.ask(question(&script, 100)).expect(200)));
+    gateway.rest();
     for (subject, name) in
         [("global", "global/daily"), ("openai", "openai/daily"), ("agent:tester", "agent:tester/daily")]
     {
