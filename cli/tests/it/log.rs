@@ -182,6 +182,7 @@ fn the_log_command_shows_what_the_row_says() {
     let case = &PRICED[2];
     let script = gateway.mock.plays(json(case.plain));
     let id = gateway.ask(Request::post(case.route, r#"{"model":"claude-sonnet-4-5"}"#).script(&script)).id();
+    gateway.row(&id);
     let shown = gateway.run(["--json", "log", &id]).expect(0).stdout;
     for part in [id.as_str(), "claude-sonnet-4-5", "0.003975", "tester", "2000"] {
         assert!(shown.contains(part), "{part} is missing: {shown}");

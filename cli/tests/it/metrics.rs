@@ -47,8 +47,8 @@ fn what_happened_is_counted_where_it_belongs() {
         .tcp()
         .ask(&Request::post(CHAT, body).bearer("sk-nobody"))
         .expect_refusal(401, "invalid_capability");
-    gateway.run(["budget", "set", "agent:tester", "1.5", "daily"]).expect(0);
     gateway.rest();
+    gateway.run(["budget", "set", "agent:tester", "1.5", "daily"]).expect(0);
 
     let labels =
         r#"gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="gpt-4o-mini""#;

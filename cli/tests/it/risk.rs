@@ -294,6 +294,7 @@ fn a_signal_is_followed_written_down_or_passed_over_as_its_owner_says() {
     let daemon = gateway.run(["--json", "status"]).expect(0).json();
     assert_eq!(daemon["risk_signals"], json!({ "minting_attempt": 1 }));
 
+    gateway.rest();
     let quiet = gateway.run(["--json", "risk", "replay", "--since", "1h"]).expect(0).json();
     assert_eq!((&quiet["events"], &quiet["courses"]), (&json!(1), &json!([])));
     let enforced = ["--json", "risk", "replay", "--since", "1h", "--signal", "minting_attempt=enforce"];
