@@ -86,7 +86,7 @@ async fn idle_connection_kib(subject: &mut Subject) -> Result<Option<f64>> {
     Ok(Some((after.now_mib - before.now_mib) * KIB_PER_MIB / f64::from(IDLE_CONNECTIONS)))
 }
 
-/// At the end of all loads.
+/// At the end of these loads.
 pub(super) fn keep_peak(subjects: &[Subject], samples: &mut Samples) -> Result<()> {
     for subject in subjects {
         let peak_mib = subject.pid.map(Memory::of).transpose()?.map(|memory| memory.peak_mib);

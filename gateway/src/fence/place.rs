@@ -55,7 +55,7 @@ impl Place {
         }
         let kind = match self.kind {
             Kind::Top if key == b"response" => Kind::Top,
-            Kind::Top if is_echo(key) => Kind::Echo,
+            Kind::Top if repeats_request(key) => Kind::Echo,
             Kind::Echo => Kind::Echo,
             _ => Kind::Value,
         };
@@ -96,8 +96,8 @@ fn tells_position(key: &[u8]) -> bool {
     matches!(key, b"index" | b"output_index" | b"content_index" | b"summary_index" | b"item_id")
 }
 
-/// What providers repeat of a request in their answer: no words of the model's.
-fn is_echo(key: &[u8]) -> bool {
+/// The keys of what providers repeat of a request in their answer: no words of the model's.
+fn repeats_request(key: &[u8]) -> bool {
     matches!(key, b"instructions" | b"tools" | b"metadata" | b"prompt")
 }
 

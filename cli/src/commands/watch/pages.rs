@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gateway::outbound::Outbound;
+use policy::{InvalidAmount, NanoUsd};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use vault::Secret;
 
 use crate::format::plain;
-use policy::{InvalidAmount, NanoUsd};
 
 /// How long a page may take, name and connection and answer together.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
